@@ -1,0 +1,33 @@
+FROM node:24-slim AS build
+WORKDIR /app
+COPY package.json package-lock.json ./
+RUN npm ci --ignore-scripts
+COPY tsconfig.json tsconfig.build.json ./
+COPY src ./src
+# The sandbox is moved out of what production copies.
+RUN npm run build -- --sourceMap false && mv dist/sandbox sandbox && npm prune --omit=dev --ignore-scripts
+
+FROM node:24-slim AS runtime
+# Nothing but node itself is needed from here on: no package manager, no setuid programs.
+RUN rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /usr/local/bin/corepack \
+      /usr/local/bin/yarn /usr/local/bin/yarnpkg /opt/yarn-* \
+  && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
+ENV NODE_ENV=production
+WORKDIR /app
+COPY package.json ./
+COPY --from=build /app/node_modules ./node_modules
+COPY --from=build /app/dist ./dist
+USER 1000:1000
+
+FROM runtime AS sandbox
+COPY --from=build /app/sandbox ./dist/sandbox
+ENV SANDBOX_HOST=0.0.0.0
+EXPOSE 3000 4010 4011
+CMD ["node", "dist/sandbox/server.js"]
+
+FROM runtime AS production
+ENV HOST=0.0.0.0 MANAGEMENT_HOST=0.0.0.0
+# The management port, 9000, is for the orchestrator; do not publish it.
+EXPOSE 3000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["node", "dist/healthcheck.js"]
+CMD ["node", "dist/server.js"]

@@ -1,0 +1,330 @@
+import { X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { type Static, Type } from '@sinclair/typebox'
+import { envSchema } from 'env-schema'
+import { checkNamesCompany, checkTemplate } from './services/client-identity.js'
+import { checkPolicy, type SessionPolicyDocument } from './services/session-policy.js'
+
+const asymmetricAlgorithms = 'RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA Ed25519'.split(' ')
+const maxSecretFileBytes = 4096
+const maxFileBytes = 1024 * 1024
+
+/** A comma-separated list. `expected` is what the fault says, in place of the pattern. */
+const list = (item: string, options: { expected: string; default: string; description: string }) =>
+  Type.Unsafe<string[]>({ type: 'string', separator: ',', pattern: `^(${item})(,(${item}))*$`, ...options })
+
+const port = (number: number, description: string) =>
+  Type.Integer({ minimum: 0, maximum: 65_535, default: number, description })
+
+/** Given as `X`, or as `X_FILE`, the path of a file that holds it. */
+const secret = (options: { pattern: string; expected: string; description: string; minLength?: number }) =>
+  Type.String({ secret: true, maxLength: 512, ...options })
+
+const url = (options: { description: string; default?: string }) => Type.String(options)
+
+/** Every environment variable of the service. The README's table is generated from this schema. */
+export const environmentSchema = Type.Object({
+  HOST: Type.String({
+    default: '127.0.0.1',
+    description: 'Address of the public listener; the container image sets `0.0.0.0`',
+  }),
+  PORT: port(3000, 'Port of the public listener; `0` takes a free one'),
+  MANAGEMENT_HOST: Type.String({
+    default: '127.0.0.1',
+    description: 'Address of the management listener; the container image sets `0.0.0.0`',
+  }),
+  MANAGEMENT_PORT: port(9000, 'Port of the management listener; never expose it to the outside'),
+  LOG_LEVEL: Type.Unsafe<string>({
+    type: 'string',
+    enum: ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'],
+    expected: 'one of fatal, error, warn, info, debug, trace, silent',
+    default: 'info',
+    description: 'Lowest level that is logged',
+  }),
+  AUTH_ISSUER: Type.String({ description: 'Expected `iss` of access tokens, to the letter' }),
+  AUTH_AUDIENCE: Type.String({ description: 'Expected `aud`, or a member of it' }),
+  AUTH_JWKS_URL: Type.Optional(
+    url({ description: 'Signing keys of the issuer; by default `<AUTH_ISSUER>/.well-known/jwks.json`' }),
+  ),
+  AUTH_ALGORITHMS: list(asymmetricAlgorithms.join('|'), {
+    expected: `a comma-separated list out of ${asymmetricAlgorithms.join(', ')}`,
+    default: 'RS256,PS256,ES256,EdDSA',
+    description: 'Accepted signature algorithms, asymmetric ones only',
+  }),
+  AUTH_TOKEN_TYPES: list('[A-Za-z0-9.+/-]+', {
+    expected: 'a comma-separated list of token types',
+    default: 'at+jwt,JWT',
+    description:
+      'Accepted `typ` values; a token without one counts as `JWT`. `at+jwt` alone is strict RFC 9068',
+  }),
+  AUTH_USER_CLAIM: Type.String({
+    default: 'sub',
+    description: 'Claim with the user id, taken literally; a name that begins with `/` is a JSON Pointer',
+  }),
+  AUTH_COMPANY_CLAIM: Type.String({
+    default: 'company_id',
+    description: 'Claim with the company id, or a list of them; named like `AUTH_USER_CLAIM`',
+  }),
+  AUTH_REQUIRED_SCOPE: Type.Optional(
+    Type.String({
+      pattern: '^[!#-\\[\\]-~]+$',
+      expected: 'one scope',
+      description: 'Scope that `scope` or `scp` must hold',
+    }),
+  ),
+  AUTH_CLOCK_TOLERANCE_SECONDS: Type.Integer({
+    minimum: 0,
+    maximum: 60,
+    default: 5,
+    description: 'Tolerated difference of clocks when times in tokens are checked',
+  }),
+  AUTH_MAX_TOKEN_LIFETIME_SECONDS: Type.Integer({
+    minimum: 60,
+    default: 86_400,
+    description: 'Longest accepted time between `iat` and `exp`',
+  }),
+  IDENFY_API_KEY: secret({
+    pattern: '^[!-9;-~]+$',
+    expected: 'printable ASCII without spaces and colons',
+    description: 'iDenfy API key',
+  }),
+  IDENFY_API_SECRET: secret({
+    pattern: '^[!-~]+$',
+    expected: 'printable ASCII without spaces',
+    description: 'iDenfy API secret',
+  }),
+  IDENFY_BASE_URL: url({
+    default: 'https://ivs.idenfy.com',
+    description: 'Origin of the iDenfy API, the same for sandbox and production keys',
+  }),
+  IDENFY_UI_URL: url({
+    default: 'https://kyb.ui.idenfy.com/welcome',
+    description: 'Page that `redirectUrl` points to',
+  }),
+  IDENFY_CA_FILE: Type.Optional(
+    Type.String({ description: 'PEM file with a CA to trust for iDenfy, besides the usual ones' }),
+  ),
+  IDENFY_ENVIRONMENT: Type.Unsafe<string>({
+    type: 'string',
+    enum: ['production', 'sandbox'],
+    expected: 'production or sandbox',
+    default: 'production',
+    description: 'Label for the start-up log: iDenfy tells its environments apart by the key alone',
+  }),
+  IDENFY_TIMEOUT_MS: Type.Integer({
+    minimum: 100,
+    maximum: 60_000,
+    default: 8000,
+    description: 'Total deadline of a call to iDenfy',
+  }),
+  IDENFY_CONNECT_TIMEOUT_MS: Type.Integer({
+    minimum: 100,
+    maximum: 60_000,
+    default: 2000,
+    description: 'Limit for connecting to iDenfy, TLS included',
+  }),
+  KYB_CLIENT_ID: Type.String({
+    default: '{companyId}',
+    description:
+      'Template of `clientId`: text with `{companyId}`, `{userId}`, `{companyHash}`, `{userHash}`, `{requestId}`',
+  }),
+  KYB_EXTERNAL_REF: Type.String({
+    default: '{userId}',
+    description: 'Template of `externalRef`, which iDenfy limits to 40 characters',
+  }),
+  KYB_IDENTITY_KEY: Type.Optional(
+    secret({
+      pattern: '^[!-~]+$',
+      minLength: 32,
+      expected: 'at least 32 characters of printable ASCII without spaces',
+      description: 'Key of the HMAC behind `{companyHash}` and `{userHash}`',
+    }),
+  ),
+  KYB_POLICY_FILE: Type.Optional(Type.String({ description: 'JSON file with the session policy' })),
+  SHUTDOWN_TIMEOUT_MS: Type.Integer({
+    minimum: 100,
+    default: 25_000,
+    description: 'Limit for finishing what is in flight after SIGTERM',
+  }),
+  ALLOW_INSECURE_URLS: Type.Boolean({
+    default: false,
+    description: 'Accept `http:` URLs of hosts that are not loopback; for test networks only',
+  }),
+})
+
+type EnvironmentVariable = keyof typeof environmentSchema.properties
+type Environment = Static<typeof environmentSchema>
+
+/** The checked configuration. Secrets are not enumerable, so that nothing prints them along with the rest. */
+export interface Config extends Readonly<Environment> {
+  readonly AUTH_JWKS_URL: string
+  /** The certificates of `IDENFY_CA_FILE`, PEM. */
+  readonly idenfyCa?: string | undefined
+  /** The document of `KYB_POLICY_FILE`. */
+  readonly sessionPolicy?: SessionPolicyDocument | undefined
+}
+
+/** All that is wrong with a configuration, one line each: names, never values. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+
+  constructor(readonly faults: readonly string[]) {
+    super(
+      `The configuration has ${faults.length} fault(s):\n${faults.map((fault) => `  ${fault}`).join('\n')}`,
+    )
+  }
+}
+
+const names = Object.keys(environmentSchema.properties) as EnvironmentVariable[]
+const secretNames = new Set(names.filter((name) => environmentSchema.properties[name].secret))
+
+/**
+ * Reads and checks the whole configuration, files included.
+ *
+ * @throws ConfigError with every fault
+ */
+export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config {
+  const faults = new Map<EnvironmentVariable, string>()
+  /** Runs a check that throws what is wrong in words for the operator; the first fault of a variable counts. */
+  const check = <T>(name: EnvironmentVariable, run: () => T): T | undefined => {
+    try {
+      return run()
+    } catch (error) {
+      if (!faults.has(name)) faults.set(name, (error as Error).message)
+      return undefined
+    }
+  }
+
+  const given: Partial<Record<EnvironmentVariable, string | undefined>> = {}
+  for (const name of names) given[name] = check(name, () => readVariable(name, environment))
+  const values = checkSchema(given, (name, fault) => {
+    check(name, () => {
+      throw new Error(fault)
+    })
+  })
+
+  const textOf = (name: EnvironmentVariable): string =>
+    given[name] ?? environmentSchema.properties[name].default
+  const allowInsecure = given.ALLOW_INSECURE_URLS === 'true'
+  const jwksUrl = given.AUTH_JWKS_URL ?? `${textOf('AUTH_ISSUER')?.replace(/\/$/, '')}/.well-known/jwks.json`
+  check(given.AUTH_JWKS_URL === undefined ? 'AUTH_ISSUER' : 'AUTH_JWKS_URL', () =>
+    checkUrl(jwksUrl, allowInsecure),
+  )
+  check('IDENFY_BASE_URL', () => checkOrigin(textOf('IDENFY_BASE_URL'), allowInsecure))
+  check('IDENFY_UI_URL', () => checkUrl(textOf('IDENFY_UI_URL'), allowInsecure))
+
+  const templates = { clientId: textOf('KYB_CLIENT_ID'), externalRef: textOf('KYB_EXTERNAL_REF') }
+  const hasIdentityKey = given.KYB_IDENTITY_KEY !== undefined
+  check('KYB_CLIENT_ID', () => checkTemplate(templates.clientId, hasIdentityKey))
+  check('KYB_EXTERNAL_REF', () => checkTemplate(templates.externalRef, hasIdentityKey))
+  check('KYB_CLIENT_ID', () => checkNamesCompany(templates))
+
+  const idenfyCa = check(
+    'IDENFY_CA_FILE',
+    () => given.IDENFY_CA_FILE && readCertificates(given.IDENFY_CA_FILE),
+  )
+  const sessionPolicy = check(
+    'KYB_POLICY_FILE',
+    () => given.KYB_POLICY_FILE && readPolicy(given.KYB_POLICY_FILE),
+  )
+
+  if (faults.size > 0) throw new ConfigError([...faults].map(([name, fault]) => `${name} ${fault}`))
+  const config = { ...values, AUTH_JWKS_URL: jwksUrl, idenfyCa, sessionPolicy }
+  for (const name of secretNames) Object.defineProperty(config, name, { enumerable: false })
+  return config as Config
+}
+
+function readVariable(name: EnvironmentVariable, environment: NodeJS.ProcessEnv): string | undefined {
+  const value = environment[name]
+  // Not a default: a substitution that failed must not turn a check off.
+  if (value === '') throw new Error('must not be empty; leave the variable out instead')
+  const path = secretNames.has(name) ? environment[`${name}_FILE`] : undefined
+  if (path === undefined) return value
+  if (value !== undefined) throw new Error(`is given twice, also as ${name}_FILE`)
+  try {
+    return readText(path, maxSecretFileBytes).replace(/\r?\n$/, '')
+  } catch (error) {
+    throw new Error(`${(error as Error).message}, by way of ${name}_FILE`)
+  }
+}
+
+interface SchemaError {
+  readonly instancePath: string
+  readonly params: { readonly missingProperty?: string }
+  readonly message: string
+}
+
+function checkSchema(
+  given: Record<string, unknown>,
+  onFault: (name: EnvironmentVariable, fault: string) => void,
+): Environment | undefined {
+  try {
+    return envSchema<Environment>({
+      schema: environmentSchema,
+      data: given,
+      env: false,
+      ajv: { customOptions: (ajv) => ajv.addVocabulary(['secret', 'expected']) },
+    })
+  } catch (error) {
+    for (const { instancePath, params, message } of (error as { errors: SchemaError[] }).errors) {
+      const name = (params.missingProperty ?? instancePath.slice(1)) as EnvironmentVariable
+      const { expected } = environmentSchema.properties[name]
+      onFault(name, params.missingProperty ? 'is required' : expected ? `must be ${expected}` : message)
+    }
+    return undefined
+  }
+}
+
+function checkUrl(text: string, allowInsecure: boolean): URL {
+  if (!URL.canParse(text)) throw new Error('is not a URL')
+  const url = new URL(text)
+  if (url.protocol !== 'https:' && url.protocol !== 'http:') throw new Error('must be an https: URL')
+  if (
+    url.protocol === 'http:' &&
+    !allowInsecure &&
+    !/^(localhost|127(\.\d+){3}|\[::1\])$/.test(url.hostname)
+  ) {
+    throw new Error('must be an https: URL; ALLOW_INSECURE_URLS=true lets http: through')
+  }
+  if (url.username || url.password) throw new Error('must not contain credentials')
+  if (url.hash) throw new Error('must not have a fragment')
+  return url
+}
+
+function checkOrigin(text: string, allowInsecure: boolean): void {
+  const { origin, href } = checkUrl(text, allowInsecure)
+  if (href !== `${origin}/`) throw new Error('must be an origin, without a path or a query')
+}
+
+function readText(path: string, maxBytes: number): string {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new Error(`cannot be read (${(error as NodeJS.ErrnoException).code})`)
+  }
+  if (text.length > maxBytes) throw new Error(`is longer than ${maxBytes} bytes`)
+  return text
+}
+
+function readCertificates(path: string): string {
+  const pem = readText(path, maxFileBytes)
+  try {
+    new X509Certificate(pem)
+  } catch {
+    throw new Error('holds no certificate in PEM form')
+  }
+  return pem
+}
+
+function readPolicy(path: string): SessionPolicyDocument {
+  const text = readText(path, maxFileBytes)
+  let document: unknown
+  try {
+    document = JSON.parse(text)
+  } catch {
+    throw new Error('is not JSON')
+  }
+  checkPolicy(document)
+  return document
+}

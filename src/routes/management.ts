@@ -1,0 +1,18 @@
+import type { FastifyPluginAsync } from 'fastify'
+import { Problem } from '../problems.js'
+
+export interface ManagementOptions {
+  readonly isDraining: () => boolean
+  readonly hasSigningKeys: () => boolean
+}
+
+/** Probes for the orchestrator. iDenfy being down is no reason to take this instance out: the others see the same. */
+export const managementRoutes: FastifyPluginAsync<ManagementOptions> = async (app, options) => {
+  app.get('/livez', async () => ({ status: 'live' }))
+
+  app.get('/readyz', async () => {
+    if (options.isDraining()) throw new Problem('draining')
+    if (!options.hasSigningKeys()) throw new Problem('auth-keys-unavailable')
+    return { status: 'ready' }
+  })
+}

@@ -1,0 +1,46 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { Type } from '@sinclair/typebox'
+import { ProblemDetails } from '../../problems.js'
+import type { Caller } from '../../services/caller.js'
+import { KybFormToken, KybSession } from '../../services/idenfy/schemas.js'
+
+const { locale, flow, theme, tags, scanRefs } = KybFormToken.properties
+
+const KybToken = Type.Object(
+  {
+    tokenType: Type.Literal('FORM'),
+    tokenString: Type.String({ description: 'A bearer credential for the whole form' }),
+    expiration: Type.String({ description: 'When the token ends, as iDenfy wrote it' }),
+    expiresIn: Type.Integer({ description: 'Whole seconds until then, by the clock of the server' }),
+    isValid: Type.Boolean(),
+    companyId: Type.Union([Type.String(), Type.Null()], { description: "iDenfy's id of the company" }),
+    clientId: Type.String(),
+    externalRef: Type.String(),
+    redirectUrl: Type.String({ description: 'Where the user opens the form' }),
+    locale,
+    flow,
+    theme,
+    tags,
+    scanRefs,
+  },
+  { additionalProperties: false },
+)
+
+/** `POST /onboarding/kyb-token`. Belongs into a guarded scope. */
+export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
+  app.post(
+    '/onboarding/kyb-token',
+    {
+      schema: { body: KybSession, response: { 201: KybToken, '4xx': ProblemDetails, '5xx': ProblemDetails } },
+      // A request without a body wishes for nothing. Fastify would validate it as `null`.
+      preValidation: async (request) => {
+        request.body ??= {}
+      },
+    },
+    async (request, reply) => {
+      const caller = request.getDecorator<Caller>('caller')
+      reply.code(201).header('cache-control', 'no-store')
+      return app.kybTokens.issue(caller, request.body, request.id)
+    },
+  )
+}

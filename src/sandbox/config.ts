@@ -1,0 +1,18 @@
+import { type Static, Type } from '@sinclair/typebox'
+import { envSchema } from 'env-schema'
+
+const port = (number: number) => Type.Integer({ minimum: 0, maximum: 65_535, default: number })
+
+const SandboxConfig = Type.Object({
+  SANDBOX_HOST: Type.String({ default: '127.0.0.1' }),
+  SANDBOX_PORT: port(3000),
+  SANDBOX_MANAGEMENT_PORT: port(9000),
+  SANDBOX_IDENFY_PORT: port(4010),
+  SANDBOX_IDENTITY_PORT: port(4011),
+})
+export type SandboxConfig = Static<typeof SandboxConfig>
+
+/** @throws Error that names every variable at fault */
+export function loadSandboxConfig(environment: NodeJS.ProcessEnv = process.env): SandboxConfig {
+  return envSchema<SandboxConfig>({ schema: SandboxConfig, data: environment, env: false })
+}

@@ -1,0 +1,17 @@
+import { exportJWK, generateKeyPair, type JWK, type JWTPayload, SignJWT } from 'jose'
+
+/** One signing key of the sandbox's identity provider, made anew at every start. */
+export interface TokenSigner {
+  readonly publicJwk: JWK
+  /** Signs any claims, with any further header parameters: what is in them is up to whoever calls. */
+  sign(claims: JWTPayload, header?: Readonly<Record<string, unknown>>): Promise<string>
+}
+
+export async function createTokenSigner(alg = 'RS256', kid = `sandbox-${alg}`): Promise<TokenSigner> {
+  const { publicKey, privateKey } = await generateKeyPair(alg)
+  return {
+    publicJwk: { ...(await exportJWK(publicKey)), kid, alg, use: 'sig' },
+    sign: (claims, header) =>
+      new SignJWT(claims).setProtectedHeader({ alg, kid, typ: 'at+jwt', ...header }).sign(privateKey),
+  }
+}

@@ -1,0 +1,27 @@
+import closeWithGrace from 'close-with-grace'
+import { buildApp, buildManagementApp } from './app.js'
+import { loadConfig } from './config.js'
+import { createLogger } from './logger.js'
+
+try {
+  const config = loadConfig()
+  const logger = createLogger(config.LOG_LEVEL)
+  const app = await buildApp(config, { logger })
+  const management = await buildManagementApp(app, { logger })
+
+  closeWithGrace({ delay: config.SHUTDOWN_TIMEOUT_MS, logger }, async ({ err, signal }) => {
+    logger[err ? 'fatal' : 'info']({ err, signal }, 'shutting down')
+    await app.close()
+    await management.close()
+  })
+
+  const address = await app.listen({ host: config.HOST, port: config.PORT })
+  const managementAddress = await management.listen({
+    host: config.MANAGEMENT_HOST,
+    port: config.MANAGEMENT_PORT,
+  })
+  logger.info({ address, managementAddress, idenfyEnvironment: config.IDENFY_ENVIRONMENT }, 'started')
+} catch (error) {
+  process.stderr.write(`onboarding-bff cannot start. ${(error as Error).message}\n`)
+  process.exit(1)
+}

@@ -1,0 +1,71 @@
+import { Problem, type ProblemCode, type ProviderOutcome } from '../../problems.js'
+
+/** Who has to act when iDenfy refuses for good: the developer, or whoever keeps the account. */
+type RejectionClass = 'request' | 'credentials' | 'funds' | 'contract'
+
+interface Verdict {
+  readonly code: ProblemCode
+  readonly outcome?: ProviderOutcome
+  readonly class?: RejectionClass
+}
+
+/** The identifiers iDenfy documents; anything else that arrives is not repeated, not even in the log. */
+const knownIdentifiers = new Set([
+  'AUTHENTICATION_FAILED',
+  'BAD_VALUE',
+  'ENCODING_ERROR',
+  'INTERNAL_ERROR',
+  'JSON_ERROR',
+  'METHOD_NOT_ALLOWED',
+  'MISSING_VALUE',
+  'NOT_FOUND',
+  'PARTNER_CONTRACT_ERROR',
+  'PERMISSIONS_ERROR',
+  'TOO_MANY_REQUESTS',
+  'UNAUTHORIZED',
+  'VALIDATION_ERROR',
+])
+
+const maxRetryAfterSeconds = 300
+
+/**
+ * Turns an error answer of iDenfy into a problem, by status **and** identifier: the identifier is the
+ * stable part, the same one has been documented under several statuses.
+ *
+ * @param body the answer's body as parsed, undefined when it was not JSON
+ * @param retryAfter the `Retry-After` field; only its form in seconds is understood
+ */
+export function classifyErrorAnswer(status: number, body: unknown, retryAfter?: string): Problem {
+  const { identifier, message } = (body ?? {}) as { identifier?: unknown; message?: unknown }
+  const known = typeof identifier === 'string' && knownIdentifiers.has(identifier) ? identifier : undefined
+  const { code, outcome, class: rejectionClass } = verdictOn(status, known, message)
+  const seconds = /^\d{1,6}$/.test(retryAfter ?? '') ? Number(retryAfter) : undefined
+  const wait = code === 'provider-rate-limited' || code === 'provider-unavailable' ? seconds : undefined
+  return new Problem(code, {
+    ...(outcome && { outcome }),
+    ...(wait !== undefined && { retryAfterSeconds: Math.min(Math.max(wait, 1), maxRetryAfterSeconds) }),
+    diagnosis: { upstreamStatus: status, identifier: known, class: rejectionClass },
+  })
+}
+
+function verdictOn(status: number, identifier: string | undefined, message: unknown): Verdict {
+  if (identifier === 'TOO_MANY_REQUESTS' || status === 429) {
+    return { code: 'provider-rate-limited', outcome: 'not-created' }
+  }
+  if (identifier === 'PARTNER_CONTRACT_ERROR') return rejected('contract')
+  if (identifier === 'INTERNAL_ERROR' || status >= 500)
+    return { code: 'provider-unavailable', outcome: 'unknown' }
+  if (identifier === 'UNAUTHORIZED' || identifier === 'AUTHENTICATION_FAILED') return rejected('credentials')
+  if (status === 402) return rejected('funds')
+  if (identifier === 'PERMISSIONS_ERROR') {
+    return rejected(/token limit/i.test(String(message)) ? 'funds' : 'contract')
+  }
+  if (status === 403) return rejected('contract')
+  if (status === 401 && identifier === undefined) return rejected('credentials')
+  if (status === 409) return { code: 'kyb-session-conflict' }
+  return rejected('request')
+}
+
+function rejected(rejectionClass: RejectionClass): Verdict {
+  return { code: 'provider-rejected', outcome: 'not-created', class: rejectionClass }
+}

@@ -1,0 +1,73 @@
+import { type Static, type TSchema, Type } from '@sinclair/typebox'
+
+/*
+ * What iDenfy's document says of POST /kyb/tokens/. Lengths and patterns are iDenfy's own.
+ * UUIDs are checked by pattern: the `uuid` format of common validators also takes `urn:uuid:…`.
+ */
+
+const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
+
+const Uuid = Type.String({ pattern: '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' })
+
+export const Locale = Type.Union(
+  ['en', 'es', 'fr', 'ru', 'de', 'it', 'pl', 'lt', 'lv', 'et', 'cs', 'ro', 'hu', 'ja', 'bg', 'nl', 'pt'].map(
+    (locale) => Type.Literal(locale),
+  ),
+)
+export const Tag = Type.String({ minLength: 1, maxLength: 32, pattern: '^[^,]+$' })
+export const ScanRef = Type.String({ minLength: 1, maxLength: 40, pattern: '^[^,]+$' })
+
+/** The body of `POST /kyb/tokens/`. */
+export const KybFormTokenRequest = Type.Object(
+  {
+    tokenType: Type.Union([Type.Literal('FORM'), Type.Literal('GOV1'), Type.Literal('GOV2')]),
+    clientId: Type.String({ minLength: 1, maxLength: 100 }),
+    externalRef: Type.Optional(Nullable(Type.String({ maxLength: 40 }))),
+    lifetime: Type.Optional(Type.Integer({ minimum: 0, maximum: 2_592_000 })),
+    locale: Type.Optional(Nullable(Locale)),
+    flow: Type.Optional(Nullable(Uuid)),
+    theme: Type.Optional(Nullable(Uuid)),
+    questionnaire: Type.Optional(Nullable(Type.String({ minLength: 1 }))),
+    questionnaireRequired: Type.Optional(Type.Boolean()),
+    tags: Type.Optional(Type.Array(Tag, { maxItems: 5 })),
+    scanRefs: Type.Optional(Nullable(Type.Array(ScanRef))),
+  },
+  { additionalProperties: false },
+)
+export type KybFormTokenRequest = Static<typeof KybFormTokenRequest>
+
+const { tokenType: _, clientId: __, externalRef: ___, ...sessionProperties } = KybFormTokenRequest.properties
+
+/**
+ * What can be chosen about a session: the request less who it is for. A lifetime under a minute is
+ * refused here because iDenfy does not document what 0 means; it might mean no end at all.
+ */
+export const KybSession = Type.Object(
+  { ...sessionProperties, lifetime: Type.Optional(Type.Integer({ minimum: 60, maximum: 2_592_000 })) },
+  { additionalProperties: false },
+)
+export type KybSession = Static<typeof KybSession>
+
+/**
+ * The answer of `POST /kyb/tokens/`, read tolerantly: versions of iDenfy's document differ on what is
+ * required and on nulls, so only what a session cannot do without is required and unknown members are ignored.
+ */
+export const KybFormToken = Type.Object({
+  /** A bearer credential for the whole form. */
+  tokenString: Type.String({ pattern: '^[A-Za-z0-9._~+/=-]{1,2048}$' }),
+  /** RFC 3339 with a zone: without one the moment would be a guess. */
+  expiration: Type.String({
+    pattern: '^\\d{4}-\\d{2}-\\d{2}[T ]\\d{2}:\\d{2}:\\d{2}(\\.\\d+)?(Z|[+-]\\d{2}:?\\d{2})$',
+  }),
+  tokenType: Type.Optional(Type.Literal('FORM')),
+  isValid: Type.Optional(Type.Literal(true)),
+  clientId: Type.Optional(Type.String()),
+  externalRef: Type.Optional(Nullable(Type.String())),
+  companyId: Type.Optional(Nullable(Type.String({ maxLength: 200 }))),
+  locale: Type.Optional(Nullable(Type.String({ maxLength: 10 }))),
+  flow: Type.Optional(Nullable(Type.String({ maxLength: 100 }))),
+  theme: Type.Optional(Nullable(Type.String({ maxLength: 100 }))),
+  tags: Type.Optional(Nullable(Type.Array(Type.String({ maxLength: 100 }), { maxItems: 100 }))),
+  scanRefs: Type.Optional(Nullable(Type.Array(Type.String({ maxLength: 100 })))),
+})
+export type KybFormToken = Static<typeof KybFormToken>
