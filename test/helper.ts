@@ -1,0 +1,196 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import type { Test } from 'tap'
+import { request } from 'undici'
+import { buildApp, buildManagementApp } from '../src/app.js'
+import { loadConfig } from '../src/config.js'
+import { createLogger } from '../src/logger.js'
+import { type FieldFault, type ProblemCode, problems } from '../src/problems.js'
+import { buildIdenfySimulator } from '../src/sandbox/idenfy-simulator.js'
+import { buildIdentityProvider } from '../src/sandbox/identity-provider.js'
+import { createTokenSigner, type TokenSigner } from '../src/sandbox/token-signer.js'
+
+export const issuer = 'https://idp.example'
+export const audience = 'onboarding'
+export const apiKey = 'canary-api-key-5f1d'
+export const apiSecret = 'canary-api-secret-93ab'
+
+/** One key for all tests of a file: making an RSA key is slow. */
+export const signer: TokenSigner = await createTokenSigner('RS256')
+
+export interface Overrides {
+  readonly env?: Readonly<Record<string, string | undefined>>
+  readonly now?: () => number
+  readonly signers?: readonly [TokenSigner, ...TokenSigner[]]
+}
+
+export interface Answer {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>
+  readonly text: string
+  // biome-ignore lint/suspicious/noExplicitAny: tests read whatever arrived
+  readonly json: any
+}
+
+/** What must never be in a log: it grows with every token that a test makes. */
+export class Secrets {
+  readonly #values = new Set<string>([
+    apiSecret,
+    Buffer.from(`${apiKey}:${apiSecret}`).toString('base64'),
+    apiKey,
+  ])
+
+  add<T extends string>(value: T): T {
+    this.#values.add(value)
+    // A JWT's signature is as telling as the whole.
+    for (const part of value.split('.')) if (part.length > 40) this.#values.add(part)
+    return value
+  }
+
+  /** The secrets that `output` gives away, plainly or encoded. */
+  foundIn(output: string): string[] {
+    return [...this.#values].filter((value) =>
+      [
+        value,
+        Buffer.from(value).toString('base64').replace(/=+$/, ''),
+        Buffer.from(value).toString('hex'),
+        encodeURIComponent(value),
+      ].some((form) => output.includes(form)),
+    )
+  }
+
+  /** Fails the test, when it ends, if `output` gives a secret away. */
+  guard(t: Test, output: () => string): void {
+    t.teardown(() => {
+      const found = this.foundIn(output())
+      if (found.length > 0) throw new Error(`${found.length} secret(s) in the output:\n${output()}`)
+    })
+  }
+}
+
+/** The simulator and the identity provider of the sandbox, each on a free port. */
+export async function startPeers(t: Test, { now, signers = [signer] }: Overrides = {}) {
+  const secrets = new Secrets()
+  const simulator = buildIdenfySimulator({ apiKey, apiSecret, ...(now && { now }) })
+  simulator.addHook('onSend', async (_request, _reply, payload) => {
+    const [, token] = /"tokenString":"([^"]+)"/.exec(String(payload)) ?? []
+    if (token) secrets.add(token)
+  })
+  const identityProvider = buildIdentityProvider({ issuer, audience, signers, ...(now && { now }) })
+  const idenfyUrl = await simulator.listen({ port: 0 })
+  const identityUrl = await identityProvider.listen({ port: 0 })
+  t.teardown(() => Promise.all([simulator.close(), identityProvider.close()]))
+  return {
+    secrets,
+    idenfyUrl,
+    identityUrl,
+    environment: {
+      AUTH_ISSUER: issuer,
+      AUTH_AUDIENCE: audience,
+      AUTH_JWKS_URL: `${identityUrl}/.well-known/jwks.json`,
+      IDENFY_API_KEY: apiKey,
+      IDENFY_API_SECRET: apiSecret,
+      IDENFY_BASE_URL: idenfyUrl,
+    },
+    setFault: async (fault: object) => {
+      await request(`${idenfyUrl}/_sandbox/faults`, { method: 'PUT', ...jsonBody(fault) })
+    },
+    /** The bodies of the POSTs that reached the simulator. */
+    arrived: async (): Promise<Record<string, unknown>[]> => {
+      const { body } = await request(`${idenfyUrl}/_sandbox/requests`)
+      return ((await body.json()) as { body: Record<string, unknown> }[]).map((entry) => entry.body)
+    },
+    /** A valid access token of user u-1 of company acme, but for what is overridden. */
+    token: async (
+      claims: object = {},
+      header: Readonly<Record<string, unknown>> = {},
+      by: TokenSigner = signer,
+    ) => {
+      const iat = Math.floor((now?.() ?? Date.now()) / 1000)
+      const standard = { iss: issuer, aud: audience, sub: 'u-1', company_id: 'acme', iat, exp: iat + 600 }
+      return secrets.add(await by.sign({ ...standard, ...claims }, header))
+    },
+  }
+}
+
+/**
+ * The service as in production, listening on a free port and logging into memory, beside its peers. The test
+ * fails at its end if anything secret has been logged.
+ */
+export async function build(t: Test, overrides: Overrides = {}) {
+  const { now = Date.now, env = {} } = overrides
+  const peers = await startPeers(t, overrides)
+  const lines: string[] = []
+  const logger = createLogger('trace', { write: (line) => lines.push(line) })
+  const config = loadConfig({ ...peers.environment, ...env })
+  const app = await buildApp(config, { logger, now })
+  const management = await buildManagementApp(app, { logger })
+  const url = await app.listen({ port: 0 })
+  const managementUrl = await management.listen({ port: 0 })
+  t.teardown(() => Promise.all([app.close(), management.close()]))
+  peers.secrets.guard(t, () => lines.join(''))
+
+  return {
+    ...peers,
+    app,
+    url,
+    managementUrl,
+    /** The log so far, one object a line; with `outcome`, only the lines of requests that ended so. */
+    log: (outcome?: string): Record<string, unknown>[] =>
+      lines
+        .map((line) => JSON.parse(line))
+        .filter((line) => outcome === undefined || line.outcome === outcome),
+    /** `POST /onboarding/kyb-token`, by default without a body and with a valid token. */
+    mint: async (
+      options: { body?: unknown; token?: string; headers?: Record<string, string | string[]> } = {},
+    ): Promise<Answer> => {
+      const token = options.token ?? (await peers.token())
+      return send(`${url}/onboarding/kyb-token`, {
+        method: 'POST',
+        ...(options.body !== undefined && { body: JSON.stringify(options.body) }),
+        headers: {
+          authorization: `Bearer ${token}`,
+          ...(options.body !== undefined && { 'content-type': 'application/json' }),
+          ...options.headers,
+        },
+      })
+    },
+  }
+}
+
+export async function send(url: string, options?: Parameters<typeof request>[1]): Promise<Answer> {
+  const { statusCode, headers, body } = await request(url, options)
+  const text = await body.text()
+  const isJson = /json/.test(String(headers['content-type']))
+  return { status: statusCode, headers, text, json: isJson ? JSON.parse(text) : undefined }
+}
+
+/** Writes bytes to a port and returns all that comes back until the other side closes. */
+export async function sendRaw(url: string, bytes: string): Promise<string> {
+  const socket = connect(Number(new URL(url).port), new URL(url).hostname)
+  const chunks: Buffer[] = []
+  socket.on('data', (chunk) => chunks.push(chunk))
+  socket.write(bytes)
+  await once(socket, 'close')
+  return Buffer.concat(chunks).toString()
+}
+
+/** That an answer is the problem of this code, in full and in form, and nothing else. */
+export function matchProblem(
+  t: Test,
+  answer: Answer,
+  code: ProblemCode,
+  extra: { errors?: FieldFault[]; outcome?: string } = {},
+): void {
+  const { status, title, retryable } = problems[code]
+  t.equal(answer.status, status, `${code} is a ${status}`)
+  t.match(answer.headers['content-type'], /^application\/problem\+json/)
+  t.equal(answer.headers['cache-control'], 'no-store')
+  const { requestId, ...rest } = answer.json
+  t.match(requestId, /^[0-9a-f-]{36}$/)
+  t.strictSame(rest, { type: `/problems/${code}`, title, status, code, retryable, ...extra })
+}
+
+function jsonBody(value: unknown) {
+  return { body: JSON.stringify(value), headers: { 'content-type': 'application/json' } }
+}
