@@ -6,14 +6,26 @@ interface ProblemDefinition {
   /** May the same request succeed later without a change? */
   readonly retryable: boolean
   readonly retryAfterSeconds?: number
+  /** The `WWW-Authenticate` field (RFC 6750, section 3). */
+  readonly challenge?: string
 }
 
 /** Every problem this service can answer with. The codes are part of the public contract. */
 export const problems = {
   'malformed-request': { status: 400, title: 'The request is malformed', retryable: false },
   'validation-failed': { status: 400, title: 'The request body is not valid', retryable: false },
-  unauthenticated: { status: 401, title: 'Bearer credentials are required', retryable: false },
-  'invalid-token': { status: 401, title: 'The access token is not valid', retryable: false },
+  unauthenticated: {
+    status: 401,
+    title: 'Bearer credentials are required',
+    retryable: false,
+    challenge: 'Bearer',
+  },
+  'invalid-token': {
+    status: 401,
+    title: 'The access token is not valid',
+    retryable: false,
+    challenge: 'Bearer error="invalid_token"',
+  },
   'insufficient-scope': { status: 403, title: 'The access token lacks the required scope', retryable: false },
   'company-not-allowed': {
     status: 403,
@@ -139,9 +151,11 @@ export class Problem extends Error {
     const definition: ProblemDefinition = problems[code]
     super(definition.title, { cause: options.cause })
     this.status = definition.status
+    const { challenge } = definition
     const retryAfterSeconds = options.retryAfterSeconds ?? definition.retryAfterSeconds
     this.headers = {
       'cache-control': 'no-store',
+      ...(challenge !== undefined && { 'www-authenticate': challenge }),
       ...(retryAfterSeconds !== undefined && { 'retry-after': String(retryAfterSeconds) }),
       ...options.headers,
     }

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import type { Test } from 'tap'
 import { request } from 'undici'
 import { buildApp, buildManagementApp } from '../src/app.js'
@@ -22,6 +22,8 @@ export interface Overrides {
   readonly env?: Readonly<Record<string, string | undefined>>
   readonly now?: () => number
   readonly signers?: readonly [TokenSigner, ...TokenSigner[]]
+  /** Runs before the service listens. */
+  readonly prepare?: (app: Awaited<ReturnType<typeof buildApp>>) => void
 }
 
 export interface Answer {
@@ -125,6 +127,7 @@ export async function build(t: Test, overrides: Overrides = {}) {
   const config = loadConfig({ ...peers.environment, ...env })
   const app = await buildApp(config, { logger, now })
   const management = await buildManagementApp(app, { logger })
+  overrides.prepare?.(app)
   const url = await app.listen({ port: 0 })
   const managementUrl = await management.listen({ port: 0 })
   t.teardown(() => Promise.all([app.close(), management.close()]))
@@ -161,18 +164,17 @@ export async function build(t: Test, overrides: Overrides = {}) {
 export async function send(url: string, options?: Parameters<typeof request>[1]): Promise<Answer> {
   const { statusCode, headers, body } = await request(url, options)
   const text = await body.text()
-  const isJson = /json/.test(String(headers['content-type']))
+  const isJson = text !== '' && /json/.test(String(headers['content-type']))
   return { status: statusCode, headers, text, json: isJson ? JSON.parse(text) : undefined }
 }
 
-/** Writes bytes to a port and returns all that comes back until the other side closes. */
-export async function sendRaw(url: string, bytes: string): Promise<string> {
+/** A bare TCP connection to a port. */
+export function openSocket(url: string): { socket: Socket; received: Promise<string> } {
   const socket = connect(Number(new URL(url).port), new URL(url).hostname)
   const chunks: Buffer[] = []
   socket.on('data', (chunk) => chunks.push(chunk))
-  socket.write(bytes)
-  await once(socket, 'close')
-  return Buffer.concat(chunks).toString()
+  const received = once(socket, 'close').then(() => Buffer.concat(chunks).toString())
+  return { socket, received }
 }
 
 /** That an answer is the problem of this code, in full and in form, and nothing else. */

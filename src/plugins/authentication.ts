@@ -70,6 +70,6 @@ function bearerToken({ raw, headers }: FastifyRequest): string {
   const fields = raw.rawHeaders.filter((name, index) => index % 2 === 0 && /^authorization$/i.test(name))
   if (fields.length > 1) throw new Problem('malformed-request')
   const [, token] = /^bearer +(.+)$/i.exec(headers.authorization ?? '') ?? []
-  if (token === undefined) throw new Problem('unauthenticated', { headers: { 'www-authenticate': 'Bearer' } })
+  if (token === undefined) throw new Problem('unauthenticated')
   return token
 }

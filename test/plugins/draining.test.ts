@@ -1,0 +1,47 @@
+import { once } from 'node:events'
+import t from 'tap'
+import { type Answer, build, matchProblem, openSocket, send } from '../helper.js'
+
+t.test('a server that closes sends new requests elsewhere', async (t) => {
+  const late: { mint?: Answer; ready?: Answer; live?: Answer } = {}
+  const service = await build(t, {
+    prepare: (app) => {
+      // Runs while the server closes but still accepts.
+      app.addHook('preClose', async () => {
+        late.mint = await service.mint()
+        late.ready = await send(`${service.managementUrl}/readyz`)
+        late.live = await send(`${service.managementUrl}/livez`)
+      })
+    },
+  })
+  t.equal((await send(`${service.managementUrl}/readyz`)).status, 200)
+  await service.app.close()
+
+  matchProblem(t, late.mint as Answer, 'draining')
+  t.equal(late.mint?.headers['retry-after'], '1')
+  t.equal(late.mint?.headers.connection, 'close')
+  matchProblem(t, late.ready as Answer, 'draining')
+  t.equal(late.live?.status, 200)
+  t.strictSame(await service.arrived(), [])
+})
+
+t.test('what is in flight is finished', async (t) => {
+  const service = await build(t)
+  const { socket, received } = openSocket(service.url)
+  const begun = once(service.app.server, 'request')
+  socket.write(
+    [
+      'POST /onboarding/kyb-token HTTP/1.1',
+      'Host: a',
+      `Authorization: Bearer ${await service.token()}`,
+      'Content-Type: application/json',
+      'Content-Length: 2\r\n\r\n',
+    ].join('\r\n'),
+  )
+  await begun
+  const closed = service.app.close()
+  socket.write('{}')
+  t.match(await received, /^HTTP\/1\.1 201 /)
+  t.match(await received, /\r\nconnection: close\r\n/)
+  await closed
+})

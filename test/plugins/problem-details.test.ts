@@ -1,0 +1,139 @@
+import { once } from 'node:events'
+import type { Socket } from 'node:net'
+import Fastify, { type FastifyBaseLogger } from 'fastify'
+import t from 'tap'
+import { createLogger } from '../../src/logger.js'
+import { accessLog } from '../../src/plugins/access-log.js'
+import { problemDetails } from '../../src/plugins/problem-details.js'
+import { type Answer, build, matchProblem, openSocket, send } from '../helper.js'
+
+const path = '/onboarding/kyb-token'
+
+/** Reads one HTTP answer from raw text. */
+function parseAnswer(raw: string): Answer {
+  const [head = '', text = ''] = raw.split('\r\n\r\n', 2)
+  const [statusLine = '', ...fields] = head.split('\r\n')
+  const headers = Object.fromEntries(
+    fields.map((field) => [
+      field.slice(0, field.indexOf(':')).toLowerCase(),
+      field.slice(field.indexOf(':') + 2),
+    ]),
+  )
+  return { status: Number(statusLine.split(' ')[1]), headers, text, json: JSON.parse(text) }
+}
+
+t.test('what the router refuses', async (t) => {
+  const service = await build(t)
+
+  for (const url of [
+    '/',
+    '/onboarding',
+    `${path}/`,
+    `/${path}`,
+    path.toUpperCase(),
+    `${path};a=1`,
+    `${path}%00`,
+  ]) {
+    await t.test(`404 ${url}`, async (t) => {
+      const answer = await send(service.url + url, { method: 'POST' })
+      matchProblem(t, answer, 'not-found')
+      t.notMatch(answer.text, 'onboarding', 'the path is not repeated')
+    })
+  }
+  for (const url of ['/livez', '/readyz', '/metrics', '/docs']) {
+    await t.test(`404 ${url} on the public listener`, async (t) => {
+      matchProblem(t, await send(service.url + url), 'not-found')
+    })
+  }
+  for (const method of ['GET', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const) {
+    await t.test(`405 ${method}`, async (t) => {
+      const answer = await send(`${service.url}${path}?a=1`, { method })
+      matchProblem(t, answer, 'method-not-allowed')
+      t.equal(answer.headers.allow, 'POST')
+    })
+  }
+  await t.test('405 HEAD has no body', async (t) => {
+    const answer = await send(service.url + path, { method: 'HEAD' })
+    t.strictSame([answer.status, answer.headers.allow, answer.text], [405, 'POST', ''])
+  })
+  await t.test('400 for a URL that cannot be decoded, with its access line', async (t) => {
+    matchProblem(t, await send(`${service.url}/%`), 'malformed-request')
+    t.match(service.log('malformed-request'), [{ method: 'GET', status: 400, requestId: String }])
+  })
+})
+
+t.test('what the HTTP parser refuses', async (t) => {
+  const service = await build(t)
+  const exchange = (bytes: string) => {
+    const { socket, received } = openSocket(service.url)
+    socket.write(bytes)
+    return received
+  }
+  const host = 'Host: a\r\n'
+  const cases: [string, string, Parameters<typeof matchProblem>[2]][] = [
+    ['no HTTP', 'hello\r\n\r\n', 'malformed-request'],
+    [
+      'two framings',
+      `POST / HTTP/1.1\r\n${host}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n`,
+      'malformed-request',
+    ],
+    ['16 KiB of headers', `GET / HTTP/1.1\r\n${host}x: ${'x'.repeat(17_000)}\r\n\r\n`, 'header-too-large'],
+  ]
+  for (const [name, bytes, code] of cases) {
+    await t.test(name, async (t) => {
+      const answer = parseAnswer(await exchange(bytes))
+      matchProblem(t, answer, code)
+      t.equal(answer.headers.connection, 'close')
+      t.match(service.log(code).at(-1), { requestId: answer.json.requestId })
+    })
+  }
+
+  // Node raises this one by a timer; the event is the same.
+  await t.test('a request that takes too long', async (t) => {
+    const { received } = openSocket(service.url)
+    const [socket] = (await once(service.app.server, 'connection')) as [Socket]
+    const timeout = Object.assign(new Error('Request timeout'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' })
+    service.app.server.emit('clientError', timeout, socket)
+    matchProblem(t, parseAnswer(await received), 'request-timeout')
+  })
+
+  await t.test('a connection that the client has reset gets no answer', async (t) => {
+    const { received } = openSocket(service.url)
+    const [socket] = (await once(service.app.server, 'connection')) as [Socket]
+    const lines = service.log().length
+    service.app.server.emit('clientError', Object.assign(new Error('reset'), { code: 'ECONNRESET' }), socket)
+    t.ok(socket.destroyed)
+    t.equal(await received, '')
+    t.equal(service.log().length, lines)
+  })
+
+  t.equal((await service.mint()).status, 201, 'the process lives')
+})
+
+t.test('a failure nobody foresaw is told to the operator alone', async (t) => {
+  const lines: string[] = []
+  const logger = createLogger('info', { write: (line) => lines.push(line) })
+  const app = Fastify({ loggerInstance: logger as FastifyBaseLogger })
+  await app.register(problemDetails)
+  await app.register(accessLog)
+  app.get('/bug', async () => {
+    JSON.parse('canary-secret is not JSON')
+  })
+  app.get('/coded', async () => {
+    throw Object.assign(new Error('canary-secret'), { statusCode: 400, code: 'ENOENT' })
+  })
+  t.teardown(() => app.close())
+  const url = await app.listen({ port: 0 })
+
+  for (const path of ['/bug', '/coded']) {
+    const { status, json, text } = await send(url + path)
+    t.strictSame([status, json.code], [500, 'internal-error'])
+    t.notMatch(text, /canary|stack|SyntaxError/)
+  }
+  t.notMatch(lines.join(''), 'canary-secret', 'not even in the log: the message may quote anything')
+  t.match(JSON.parse(lines.findLast((line) => line.includes('/bug')) ?? ''), {
+    level: 50,
+    outcome: 'internal-error',
+    err: { name: 'Problem', cause: { name: 'SyntaxError', stack: /^at JSON\.parse/ } },
+  })
+})

@@ -1,0 +1,33 @@
+import t from 'tap'
+import { build, matchProblem, send } from '../helper.js'
+
+t.test('without signing keys the instance lives but is not ready', async (t) => {
+  const service = await build(t, { env: { AUTH_JWKS_URL: 'http://127.0.0.1:1/jwks' } })
+  t.strictSame((await send(`${service.managementUrl}/livez`)).json, { status: 'live' })
+  const answer = await send(`${service.managementUrl}/readyz`)
+  matchProblem(t, answer, 'auth-keys-unavailable')
+  t.equal(answer.headers['retry-after'], '5')
+
+  matchProblem(t, await service.mint(), 'auth-keys-unavailable')
+  t.match(
+    service.log().filter(({ msg }) => msg === 'the signing keys could not be fetched'),
+    [{ level: 40, err: { code: 'ECONNREFUSED' } }],
+    'one line for one try',
+  )
+})
+
+t.test('iDenfy being down does not make it unready', async (t) => {
+  const service = await build(t, { env: { IDENFY_BASE_URL: 'http://127.0.0.1:1' } })
+  await service.mint()
+  t.strictSame((await send(`${service.managementUrl}/readyz`)).json, { status: 'ready' })
+})
+
+t.test('nothing else is there', async (t) => {
+  const service = await build(t)
+  matchProblem(
+    t,
+    await send(`${service.managementUrl}/onboarding/kyb-token`, { method: 'POST' }),
+    'not-found',
+  )
+  matchProblem(t, await send(`${service.managementUrl}/livez`, { method: 'POST' }), 'method-not-allowed')
+})
