@@ -1,10 +1,10 @@
-import { isIPv6 } from 'node:net'
-import { request } from 'undici'
+import { get } from 'node:http'
 import { loadConfig } from './config.js'
 
 // For the container's HEALTHCHECK: exit code 0 as long as this instance should get traffic.
+// A listener on every address (0.0.0.0, ::) is reached under that very address, over loopback.
 const { MANAGEMENT_HOST: host, MANAGEMENT_PORT: port } = loadConfig()
-const reachable =
-  host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '[::1]' : isIPv6(host) ? `[${host}]` : host
-const { statusCode } = await request(`http://${reachable}:${port}/readyz`)
-process.exitCode = statusCode === 200 ? 0 : 1
+get({ host, port, path: '/readyz' }, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1)).on(
+  'error',
+  () => process.exit(1),
+)

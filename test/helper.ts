@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import type { Test } from 'tap'
@@ -157,6 +158,46 @@ export async function build(t: Test, overrides: Overrides = {}) {
           ...options.headers,
         },
       })
+    },
+  }
+}
+
+/** A process of the built service; its output is guarded like the log of {@link build}. */
+export function spawnNode(
+  t: Test,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  secrets = new Secrets(),
+) {
+  const child = spawn(process.execPath, args, {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const output = { stdout: '', stderr: '' }
+  child.stdout.setEncoding('utf8').on('data', (text) => (output.stdout += text))
+  child.stderr.setEncoding('utf8').on('data', (text) => (output.stderr += text))
+  const exited = once(child, 'close').then(([code]): number | null => code)
+  t.teardown(() => {
+    child.kill('SIGKILL')
+    return exited
+  })
+  secrets.guard(t, () => output.stdout + output.stderr)
+
+  return {
+    child,
+    output,
+    /** The exit code, once all output is there. */
+    exited,
+    /** Resolves with the match as soon as stdout has one. */
+    async waitFor(pattern: RegExp): Promise<RegExpExecArray> {
+      for (;;) {
+        const match = pattern.exec(output.stdout)
+        if (match) return match
+        await Promise.race([
+          once(child.stdout, 'data'),
+          exited.then((code) => Promise.reject(new Error(`exited with ${code}: ${output.stderr}`))),
+        ])
+      }
     },
   }
 }

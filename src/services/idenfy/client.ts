@@ -55,14 +55,12 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
 
   async function post(path: string, payload: unknown): Promise<Answer> {
     const body = Buffer.from(JSON.stringify(payload))
+    const signal = AbortSignal.timeout(timeoutMs)
     try {
-      const response = await dispatcher.request({
-        method: 'POST',
-        path,
-        headers,
-        body,
-        signal: AbortSignal.timeout(timeoutMs),
-      })
+      const response = await Promise.race([
+        dispatcher.request({ method: 'POST', path, headers, body, signal }),
+        rejectOnAbort(signal),
+      ])
       return { status: response.statusCode, headers: response.headers, text: await response.body.text() }
     } catch (error) {
       throw transportProblem(error as Error & { code?: string }, sentBodies.has(body))
@@ -79,7 +77,7 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
       const answer = await post('/kyb/tokens/', request)
       if (answer.status < 200 || answer.status > 299) throw refusal(answer)
       const token = readToken(answer)
-      if (Date.parse(token.expiration) <= now()) throw badAnswer(answer, 'expired')
+      if (!(Date.parse(token.expiration) > now())) throw badAnswer(answer, 'expired')
       if ((token.clientId ?? request.clientId) !== request.clientId)
         throw badAnswer(answer, 'identity-mismatch')
       if ((token.externalRef ?? request.externalRef) !== request.externalRef) {
@@ -97,6 +95,16 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
 }
 
 export type IdenfyClient = ReturnType<typeof createIdenfyClient>
+
+/**
+ * While it connects, undici heeds a signal only once the connection stands. Nothing is sent then: an aborted
+ * request ends before its first byte.
+ */
+function rejectOnAbort(signal: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+  })
+}
 
 function transportProblem(cause: Error & { code?: string }, sent: boolean): Problem {
   const timedOut = cause.name === 'TimeoutError'

@@ -1,0 +1,106 @@
+import { createServer } from 'node:net'
+import t, { type Test } from 'tap'
+import { matchProblem, send, spawnNode, startPeers } from './helper.js'
+
+const entry = 'dist/server.js'
+const anyPort = { PORT: '0', MANAGEMENT_PORT: '0' }
+
+async function start(t: Test, args: string[] = [entry]) {
+  const peers = await startPeers(t)
+  const server = spawnNode(t, args, { ...peers.environment, ...anyPort }, peers.secrets)
+  const [line] = await server.waitFor(/^.*"msg":"started".*$/m)
+  const { address, managementAddress } = JSON.parse(line)
+  return { ...peers, ...server, url: address as string, managementUrl: managementAddress as string }
+}
+
+t.test('the built server does its job and leaves cleanly', async (t) => {
+  const server = await start(t)
+  const headers = { authorization: `Bearer ${await server.token()}` }
+  const path = `${server.url}/onboarding/kyb-token`
+
+  t.equal((await send(`${server.managementUrl}/livez`)).status, 200)
+  const { status, json } = await send(path, { method: 'POST', headers })
+  t.equal(status, 201)
+  t.match(json.redirectUrl, /^https:\/\/kyb\.ui\.idenfy\.com\/welcome\?authToken=/)
+  t.equal((await send(`${server.managementUrl}/readyz`)).status, 200)
+  matchProblem(t, await send(path, { method: 'POST' }), 'unauthenticated')
+
+  server.child.kill('SIGTERM')
+  t.equal(await server.exited, 0)
+  t.equal(server.output.stderr, '')
+  const lines = server.output.stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  t.match(
+    lines
+      .filter(({ msg }) => msg !== undefined && !/^Server listening/.test(msg))
+      .map(({ msg, outcome }) => outcome ?? msg),
+    ['started', 'success', 'unauthenticated', 'shutting down'],
+  )
+  t.match(
+    lines.find(({ msg }) => msg === 'started'),
+    { idenfyEnvironment: 'production' },
+  )
+})
+
+t.test('SIGTERM waits for what is in flight', async (t) => {
+  const server = await start(t)
+  await server.setFault({ delayMs: 300 })
+  const minted = send(`${server.url}/onboarding/kyb-token`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${await server.token()}` },
+  })
+  while ((await server.arrived()).length === 0);
+  server.child.kill('SIGTERM')
+  t.equal((await minted).status, 201)
+  t.equal(await server.exited, 0)
+})
+
+t.test('an error that nobody caught ends the process, told without what it quotes', async (t) => {
+  const trap = 'data:text/javascript,process.on("SIGUSR2",()=>{throw new Error("can"+"ary")})'
+  const server = await start(t, ['--import', trap, entry])
+  server.child.kill('SIGUSR2')
+  t.equal(await server.exited, 1)
+  t.match(server.output.stdout, /"level":60,.*"msg":"shutting down"/)
+  t.notMatch(server.output.stdout + server.output.stderr, 'canary')
+})
+
+t.test('a wrong configuration lists all its faults by name and ends the process', async (t) => {
+  const { exited, output } = spawnNode(t, [entry], {
+    PORT: 'canary',
+    AUTH_ALGORITHMS: 'HS256',
+    AUTH_ISSUER: '',
+  })
+  t.equal(await exited, 1)
+  t.equal(output.stdout, '')
+  t.match(output.stderr, /^onboarding-bff cannot start\. The configuration has \d fault\(s\):\n/)
+  for (const name of [
+    'PORT',
+    'AUTH_ALGORITHMS',
+    'AUTH_ISSUER',
+    'AUTH_AUDIENCE',
+    'IDENFY_API_KEY',
+    'IDENFY_API_SECRET',
+  ]) {
+    t.match(output.stderr, new RegExp(`^  ${name} `, 'm'))
+  }
+  t.notMatch(output.stderr, 'canary')
+})
+
+t.test('a port in use', async (t) => {
+  const squatter = createServer()
+  await new Promise<void>((resolve) => squatter.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => squatter.close())
+  const { port } = squatter.address() as { port: number }
+  const peers = await startPeers(t)
+  for (const variable of ['PORT', 'MANAGEMENT_PORT']) {
+    const { exited, output } = spawnNode(t, [entry], {
+      ...peers.environment,
+      ...anyPort,
+      [variable]: String(port),
+    })
+    t.equal(await exited, 1)
+    t.match(output.stderr, `listen EADDRINUSE: address already in use 127.0.0.1:${port}`)
+  }
+})
