@@ -15,12 +15,16 @@ try {
     await management.close()
   })
 
-  const address = await app.listen({ host: config.HOST, port: config.PORT })
-  const managementAddress = await management.listen({
-    host: config.MANAGEMENT_HOST,
-    port: config.MANAGEMENT_PORT,
-  })
-  logger.info({ address, managementAddress, idenfyEnvironment: config.IDENFY_ENVIRONMENT }, 'started')
+  await app.listen({ host: config.HOST, port: config.PORT })
+  await management.listen({ host: config.MANAGEMENT_HOST, port: config.MANAGEMENT_PORT })
+  logger.info(
+    {
+      addresses: app.addresses(),
+      managementAddresses: management.addresses(),
+      idenfyEnvironment: config.IDENFY_ENVIRONMENT,
+    },
+    'started',
+  )
 } catch (error) {
   process.stderr.write(`onboarding-bff cannot start. ${(error as Error).message}\n`)
   process.exit(1)

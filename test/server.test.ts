@@ -1,4 +1,4 @@
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import t, { type Test } from 'tap'
 import { matchProblem, send, spawnNode, startPeers } from './helper.js'
 
@@ -9,8 +9,9 @@ async function start(t: Test, args: string[] = [entry]) {
   const peers = await startPeers(t)
   const server = spawnNode(t, args, { ...peers.environment, ...anyPort }, peers.secrets)
   const [line] = await server.waitFor(/^.*"msg":"started".*$/m)
-  const { address, managementAddress } = JSON.parse(line)
-  return { ...peers, ...server, url: address as string, managementUrl: managementAddress as string }
+  const { addresses, managementAddresses } = JSON.parse(line)
+  const urlOf = ([{ address, port }]: [AddressInfo]) => `http://${address}:${port}`
+  return { ...peers, ...server, url: urlOf(addresses), managementUrl: urlOf(managementAddresses) }
 }
 
 t.test('the built server does its job and leaves cleanly', async (t) => {

@@ -1,0 +1,67 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import t from 'tap'
+import { environmentSchema } from '../src/config.js'
+import { problems } from '../src/problems.js'
+
+const readme = readFileSync('README.md', 'utf8')
+const variables = Object.entries(environmentSchema.properties)
+const required: readonly string[] = environmentSchema.required ?? []
+
+/** Where the text between `<!-- name… -->` and `<!-- /name -->` begins and ends. */
+function block(name: string): [number, number] {
+  const from = readme.indexOf('\n', readme.indexOf(`<!-- ${name}`)) + 1
+  return [from, readme.indexOf(`<!-- /${name} -->`)]
+}
+
+t.test('the configuration table is the schema', async (t) => {
+  const rows = variables.map(([name, { default: fallback, description, secret }]) => {
+    const shown =
+      fallback !== undefined ? `\`${fallback}\`` : required.includes(name) ? '**required**' : 'none'
+    return `| \`${name}\`${secret ? ` or \`${name}_FILE\`` : ''} | ${shown} | ${description} |\n`
+  })
+  const table = `| variable | default | meaning |\n|---|---|---|\n${rows.join('')}`
+  const [from, to] = block('configuration')
+  if (process.env.TAP_SNAPSHOT === '1') {
+    writeFileSync('README.md', readme.slice(0, from) + table + readme.slice(to))
+    return
+  }
+  t.equal(readme.slice(from, to), table)
+})
+
+t.test('.env.example names every variable, with its default', async (t) => {
+  const example = readFileSync('.env.example', 'utf8')
+  const lines = [...example.matchAll(/^(# )?([A-Z_]+)=(.*)$/gm)]
+  t.strictSame(lines.map(([, , name]) => name).sort(), variables.map(([name]) => name).sort())
+  for (const [, comment, name = '', value] of lines) {
+    const { default: fallback } =
+      environmentSchema.properties[name as keyof typeof environmentSchema.properties]
+    if (comment) t.equal(value, String(fallback ?? ''), name)
+    else t.equal(fallback, undefined, `${name} has to be set`)
+  }
+})
+
+t.test('the error table is the table of problems', async (t) => {
+  const rows = [...readme.slice(...block('errors')).matchAll(/^\| (\d+) \| `([a-z-]+)` \| (yes|no) \|/gm)]
+  t.strictSame(
+    Object.fromEntries(
+      rows.map(([, status, code, retryable]) => [code, [Number(status), retryable === 'yes']]),
+    ),
+    Object.fromEntries(
+      Object.entries(problems).map(([code, { status, retryable }]) => [code, [status, retryable]]),
+    ),
+  )
+  t.equal(rows.length, Object.keys(problems).length)
+})
+
+t.test('every dependency says what it is for', async (t) => {
+  const { dependencies, devDependencies } = JSON.parse(readFileSync('package.json', 'utf8'))
+  for (const name of Object.keys({ ...dependencies, ...devDependencies })) {
+    t.match(readme, new RegExp(`^\\|[^|]*\`${name}\`[^|]*\\| \\w`, 'm'), name)
+  }
+})
+
+t.test('links into the repository lead somewhere', async (t) => {
+  for (const [, target = ''] of readme.matchAll(/\]\((?!https?:|#)([^)]+)\)/g)) {
+    t.ok(existsSync(target), target)
+  }
+})
