@@ -43,7 +43,7 @@ export function onClientError(this: FastifyInstance, error: NodeJS.ErrnoExceptio
     socket.destroy()
     return
   }
-  const problem = new Problem(parserProblems[error.code ?? ''] ?? 'malformed-request')
+  const problem = new Problem(parserProblems[String(error.code)] ?? 'malformed-request')
   const requestId = randomUUID()
   const body = JSON.stringify(problem.toDetails(requestId))
   const fields = Object.entries({
@@ -86,7 +86,7 @@ function toProblem(error: FastifyError | Problem): Problem {
     return new Problem('validation-failed', { errors: fieldFaults(error.validation as SchemaError[]) })
   }
   const isFastifys = error.code?.startsWith('FST_')
-  const code = (isFastifys && problemsOfStatus[error.statusCode ?? 500]) || 'internal-error'
+  const code = (isFastifys && problemsOfStatus[Number(error.statusCode)]) || 'internal-error'
   return new Problem(code, { cause: error })
 }
 

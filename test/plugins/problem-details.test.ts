@@ -122,6 +122,7 @@ t.test('a failure nobody foresaw is told to the operator alone', async (t) => {
   app.get('/coded', async () => {
     throw Object.assign(new Error('canary-secret'), { statusCode: 400, code: 'ENOENT' })
   })
+  app.post('/odd', { schema: { body: { type: 'integer', multipleOf: 2 } } }, async () => {})
   t.teardown(() => app.close())
   const url = await app.listen({ port: 0 })
 
@@ -130,6 +131,12 @@ t.test('a failure nobody foresaw is told to the operator alone', async (t) => {
     t.strictSame([status, json.code], [500, 'internal-error'])
     t.notMatch(text, /canary|stack|SyntaxError/)
   }
+  const odd = await send(`${url}/odd`, {
+    method: 'POST',
+    body: '1',
+    headers: { 'content-type': 'application/json' },
+  })
+  t.strictSame(odd.json.errors, [{ pointer: '', code: 'invalid' }], 'nor a fault without a code of its own')
   t.notMatch(lines.join(''), 'canary-secret', 'not even in the log: the message may quote anything')
   t.match(JSON.parse(lines.findLast((line) => line.includes('/bug')) ?? ''), {
     level: 50,

@@ -73,6 +73,14 @@ t.test('made-up key ids do not drive traffic to the provider', async (t) => {
   t.equal(fetches(), 2)
 })
 
+t.test('two keys of one id are no reason to fetch again', async (t) => {
+  const { clock, verify, fetches } = await setUp(t, { body: keySet(first, first) })
+  await t.rejects(verify(firstToken), errors.JWKSMultipleMatchingKeys)
+  clock.now += 30_000
+  await t.rejects(verify(firstToken), errors.JWKSMultipleMatchingKeys)
+  t.equal(fetches(), 1)
+})
+
 t.test('a withdrawn key goes within minutes', async (t) => {
   const { answer, clock, verify, fetches, keys } = await setUp(t, { body: keySet(first, second) })
   await verify(firstToken)
