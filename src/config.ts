@@ -185,23 +185,23 @@ const secretNames = new Set(names.filter((name) => environmentSchema.properties[
  */
 export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config {
   const faults = new Map<EnvironmentVariable, string>()
-  /** Runs a check that throws what is wrong in words for the operator; the first fault of a variable counts. */
+  /** The first fault of a variable counts. */
+  const addFault = (name: EnvironmentVariable, fault: string) => {
+    if (!faults.has(name)) faults.set(name, fault)
+  }
+  /** Runs a check that throws what is wrong, in words for the operator. */
   const check = <T>(name: EnvironmentVariable, run: () => T): T | undefined => {
     try {
       return run()
     } catch (error) {
-      if (!faults.has(name)) faults.set(name, (error as Error).message)
+      addFault(name, (error as Error).message)
       return undefined
     }
   }
 
   const given: Partial<Record<EnvironmentVariable, string | undefined>> = {}
   for (const name of names) given[name] = check(name, () => readVariable(name, environment))
-  const values = checkSchema(given, (name, fault) => {
-    check(name, () => {
-      throw new Error(fault)
-    })
-  })
+  const values = readSchema(given, addFault)
 
   const textOf = (name: EnvironmentVariable): string =>
     given[name] ?? environmentSchema.properties[name].default
@@ -254,9 +254,9 @@ interface SchemaError {
   readonly message: string
 }
 
-function checkSchema(
+function readSchema(
   given: Record<string, unknown>,
-  onFault: (name: EnvironmentVariable, fault: string) => void,
+  addFault: (name: EnvironmentVariable, fault: string) => void,
 ): Environment | undefined {
   try {
     return envSchema<Environment>({
@@ -269,7 +269,7 @@ function checkSchema(
     for (const { instancePath, params, message } of (error as { errors: SchemaError[] }).errors) {
       const name = (params.missingProperty ?? instancePath.slice(1)) as EnvironmentVariable
       const { expected } = environmentSchema.properties[name]
-      onFault(name, params.missingProperty ? 'is required' : expected ? `must be ${expected}` : message)
+      addFault(name, params.missingProperty ? 'is required' : expected ? `must be ${expected}` : message)
     }
     return undefined
   }
