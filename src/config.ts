@@ -199,8 +199,11 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     }
   }
 
-  const given: Partial<Record<EnvironmentVariable, string | undefined>> = {}
-  for (const name of names) given[name] = check(name, () => readVariable(name, environment))
+  const given: Partial<Record<EnvironmentVariable, string>> = {}
+  for (const name of names) {
+    const value = check(name, () => readVariable(name, environment))
+    if (value !== undefined) given[name] = value
+  }
   const values = readSchema(given, addFault)
 
   const textOf = (name: EnvironmentVariable): string =>

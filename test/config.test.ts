@@ -1,0 +1,225 @@
+import { inspect } from 'node:util'
+import selfsigned from 'selfsigned'
+import t from 'tap'
+import { ConfigError, loadConfig } from '../src/config.js'
+
+const required = {
+  AUTH_ISSUER: 'https://idp.example',
+  AUTH_AUDIENCE: 'onboarding',
+  IDENFY_API_KEY: 'canary-key',
+  IDENFY_API_SECRET: 'canary-secret',
+}
+type Environment = Record<string, string | undefined>
+
+function faultsOf(environment: Environment): string[] {
+  try {
+    loadConfig({ ...required, ...environment })
+    return []
+  } catch (error) {
+    if (error instanceof ConfigError) return [...error.faults]
+    throw error
+  }
+}
+
+t.test('defaults', async (t) => {
+  t.strictSame(
+    { ...loadConfig(required) },
+    {
+      HOST: '127.0.0.1',
+      PORT: 3000,
+      MANAGEMENT_HOST: '127.0.0.1',
+      MANAGEMENT_PORT: 9000,
+      LOG_LEVEL: 'info',
+      AUTH_ISSUER: 'https://idp.example',
+      AUTH_AUDIENCE: 'onboarding',
+      AUTH_JWKS_URL: 'https://idp.example/.well-known/jwks.json',
+      AUTH_ALGORITHMS: ['RS256', 'PS256', 'ES256', 'EdDSA'],
+      AUTH_TOKEN_TYPES: ['at+jwt', 'JWT'],
+      AUTH_USER_CLAIM: 'sub',
+      AUTH_COMPANY_CLAIM: 'company_id',
+      AUTH_CLOCK_TOLERANCE_SECONDS: 5,
+      AUTH_MAX_TOKEN_LIFETIME_SECONDS: 86_400,
+      IDENFY_BASE_URL: 'https://ivs.idenfy.com',
+      IDENFY_UI_URL: 'https://kyb.ui.idenfy.com/welcome',
+      IDENFY_ENVIRONMENT: 'production',
+      IDENFY_TIMEOUT_MS: 8000,
+      IDENFY_CONNECT_TIMEOUT_MS: 2000,
+      KYB_CLIENT_ID: '{companyId}',
+      KYB_EXTERNAL_REF: '{userId}',
+      SHUTDOWN_TIMEOUT_MS: 25_000,
+      ALLOW_INSECURE_URLS: false,
+      idenfyCa: undefined,
+      sessionPolicy: undefined,
+    },
+  )
+})
+
+t.test('secrets are there, but nothing prints them along with the rest', async (t) => {
+  const config = loadConfig({ ...required, KYB_IDENTITY_KEY: 'canary'.repeat(6) })
+  t.equal(config.IDENFY_API_KEY, 'canary-key')
+  t.equal(config.IDENFY_API_SECRET, 'canary-secret')
+  t.notMatch(inspect(config, { depth: null }) + JSON.stringify(config), 'canary')
+})
+
+t.test('every fault at once, by name and never by value', async (t) => {
+  t.strictSame(
+    faultsOf({
+      AUTH_ISSUER: undefined,
+      AUTH_AUDIENCE: '',
+      IDENFY_API_KEY: 'canary:key',
+      PORT: 'canary',
+      MANAGEMENT_PORT: '65536',
+      LOG_LEVEL: 'canary',
+      AUTH_ALGORITHMS: 'RS256,HS256',
+      IDENFY_TIMEOUT_MS: '99.5',
+      ALLOW_INSECURE_URLS: 'canary',
+      KYB_CLIENT_ID: '{canary}',
+    }).sort(),
+    [
+      'ALLOW_INSECURE_URLS must be boolean',
+      'AUTH_ALGORITHMS must be a comma-separated list out of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519',
+      'AUTH_AUDIENCE must not be empty; leave the variable out instead',
+      'AUTH_ISSUER is required',
+      'IDENFY_API_KEY must be printable ASCII without spaces and colons',
+      'IDENFY_TIMEOUT_MS must be integer',
+      'KYB_CLIENT_ID has an unknown placeholder; known are {companyId}, {userId}, {companyHash}, {userHash}, {requestId}',
+      'LOG_LEVEL must be one of fatal, error, warn, info, debug, trace, silent',
+      'MANAGEMENT_PORT must be <= 65535',
+      'PORT must be integer',
+    ],
+  )
+})
+
+t.test('one variable at a time', async (t) => {
+  const good: Environment[] = [
+    { PORT: '0' },
+    { ALLOW_INSECURE_URLS: 'true' },
+    { AUTH_ALGORITHMS: 'ES384' },
+    { AUTH_TOKEN_TYPES: 'at+jwt' },
+    { AUTH_REQUIRED_SCOPE: 'api://onboarding/kyb:create' },
+    { AUTH_JWKS_URL: 'https://idp.example/keys?p=policy' },
+    { AUTH_ISSUER: 'accounts.example', AUTH_JWKS_URL: 'https://idp.example/keys' },
+    { AUTH_ISSUER: 'http://localhost:4011' },
+    { AUTH_JWKS_URL: 'http://127.1.2.3/keys' },
+    { IDENFY_BASE_URL: 'http://[::1]:4010' },
+    { IDENFY_BASE_URL: 'https://ivs.idenfy.com/' },
+    { IDENFY_BASE_URL: 'http://simulator:4010', ALLOW_INSECURE_URLS: 'true' },
+    { IDENFY_UI_URL: 'https://kyb.acme.example/start?a=b' },
+    { KYB_CLIENT_ID: '{userHash}', KYB_EXTERNAL_REF: '{companyHash}', KYB_IDENTITY_KEY: 'k'.repeat(32) },
+  ]
+  for (const environment of good) t.strictSame(faultsOf(environment), [], JSON.stringify(environment))
+
+  const bad: [string, Environment][] = [
+    ['AUTH_ALGORITHMS', { AUTH_ALGORITHMS: 'none' }],
+    ['AUTH_ALGORITHMS', { AUTH_ALGORITHMS: 'HS256' }],
+    ['AUTH_ALGORITHMS', { AUTH_ALGORITHMS: 'rs256' }],
+    ['AUTH_ALGORITHMS', { AUTH_ALGORITHMS: 'RS256, ES256' }],
+    ['AUTH_REQUIRED_SCOPE', { AUTH_REQUIRED_SCOPE: 'two scopes' }],
+    ['AUTH_REQUIRED_SCOPE', { AUTH_REQUIRED_SCOPE: 'quo"te' }],
+    ['AUTH_REQUIRED_SCOPE', { AUTH_REQUIRED_SCOPE: '' }],
+    ['AUTH_CLOCK_TOLERANCE_SECONDS', { AUTH_CLOCK_TOLERANCE_SECONDS: '61' }],
+    ['AUTH_ISSUER', { AUTH_ISSUER: 'accounts.example' }],
+    ['AUTH_ISSUER', { AUTH_ISSUER: 'http://idp.example' }],
+    ['AUTH_JWKS_URL', { AUTH_JWKS_URL: 'http://idp.example/keys' }],
+    ['AUTH_JWKS_URL', { AUTH_JWKS_URL: 'file:///etc/keys' }],
+    ['IDENFY_BASE_URL', { IDENFY_BASE_URL: 'http://169.254.169.254' }],
+    ['IDENFY_BASE_URL', { IDENFY_BASE_URL: 'https://key:secret@ivs.idenfy.com' }],
+    ['IDENFY_BASE_URL', { IDENFY_BASE_URL: 'https://ivs.idenfy.com/api' }],
+    ['IDENFY_BASE_URL', { IDENFY_BASE_URL: 'https://ivs.idenfy.com/?a' }],
+    ['IDENFY_BASE_URL', { IDENFY_BASE_URL: 'http://127.0.0.1.example' }],
+    ['IDENFY_UI_URL', { IDENFY_UI_URL: 'https://kyb.ui.idenfy.com/#/welcome' }],
+    ['IDENFY_UI_URL', { IDENFY_UI_URL: 'javascript:alert(1)' }],
+    ['IDENFY_API_SECRET', { IDENFY_API_SECRET: 'with space' }],
+    ['KYB_EXTERNAL_REF', { KYB_EXTERNAL_REF: '{companyId}{userId}' }],
+    ['KYB_EXTERNAL_REF', { KYB_EXTERNAL_REF: '{userHash}' }],
+    ['KYB_CLIENT_ID', { KYB_CLIENT_ID: '{userId}' }],
+    ['KYB_IDENTITY_KEY', { KYB_IDENTITY_KEY: 'short' }],
+  ]
+  for (const [name, environment] of bad) {
+    const faults = faultsOf(environment)
+    t.equal(faults.length, 1, JSON.stringify(environment))
+    t.match(faults[0], new RegExp(`^${name} `))
+  }
+})
+
+t.test('the key set of an issuer, with a slash at its end or without', async (t) => {
+  for (const AUTH_ISSUER of ['https://tenant.example/', 'https://tenant.example']) {
+    const config = loadConfig({ ...required, AUTH_ISSUER })
+    t.equal(config.AUTH_JWKS_URL, 'https://tenant.example/.well-known/jwks.json')
+    t.equal(config.AUTH_ISSUER, AUTH_ISSUER, 'to the letter')
+  }
+})
+
+t.test('secrets from files', async (t) => {
+  const dir = t.testdir({
+    lf: 'canary-file\n',
+    crlf: 'canary-file\r\n',
+    two: 'canary-file\n\n',
+    bom: '\ufeffcanary-file',
+    empty: '',
+    long: 'x'.repeat(4097),
+    key: 'k'.repeat(40),
+  })
+  for (const file of ['lf', 'crlf']) {
+    const environment = {
+      ...required,
+      IDENFY_API_KEY: undefined,
+      IDENFY_API_KEY_FILE: `${dir}/${file}`,
+      IDENFY_API_SECRET: undefined,
+      IDENFY_API_SECRET_FILE: `${dir}/${file}`,
+      KYB_IDENTITY_KEY_FILE: `${dir}/key`,
+    }
+    const { IDENFY_API_KEY, IDENFY_API_SECRET, KYB_IDENTITY_KEY } = loadConfig(environment)
+    t.strictSame(
+      [IDENFY_API_KEY, IDENFY_API_SECRET, KYB_IDENTITY_KEY],
+      ['canary-file', 'canary-file', 'k'.repeat(40)],
+    )
+  }
+  const rows: [string, RegExp][] = [
+    ['two', /printable ASCII/],
+    ['bom', /printable ASCII/],
+    ['empty', /printable ASCII/],
+    ['long', /is longer than 4096 bytes, by way of IDENFY_API_SECRET_FILE/],
+    ['missing', /cannot be read \(ENOENT\), by way of IDENFY_API_SECRET_FILE/],
+    ['.', /cannot be read \(EISDIR\)/],
+  ]
+  for (const [file, fault] of rows) {
+    const faults = faultsOf({ IDENFY_API_SECRET: undefined, IDENFY_API_SECRET_FILE: `${dir}/${file}` })
+    t.equal(faults.length, 1, file)
+    t.match(faults[0], fault)
+    t.notMatch(faults[0], 'canary')
+  }
+  t.strictSame(faultsOf({ IDENFY_API_SECRET_FILE: `${dir}/lf` }), [
+    'IDENFY_API_SECRET is given twice, also as IDENFY_API_SECRET_FILE',
+  ])
+})
+
+t.test('other files', async (t) => {
+  const { cert } = await selfsigned.generate([{ name: 'commonName', value: 'ca' }])
+  const dir = t.testdir({
+    'ca.pem': cert,
+    'not.pem': 'canary',
+    'policy.json': '{"session":{"lifetime":60}}',
+    'broken.json': '{canary',
+    'wrong.json': '{"session":{"lifetime":1},"companies":{"acme":{"callerMaySet":{"canary":true}}}}',
+  })
+  const config = loadConfig({
+    ...required,
+    IDENFY_CA_FILE: `${dir}/ca.pem`,
+    KYB_POLICY_FILE: `${dir}/policy.json`,
+  })
+  t.equal(config.idenfyCa, cert)
+  t.strictSame(config.sessionPolicy, { session: { lifetime: 60 } })
+  t.strictSame(faultsOf({ IDENFY_CA_FILE: `${dir}/not.pem`, KYB_POLICY_FILE: `${dir}/broken.json` }), [
+    'IDENFY_CA_FILE holds no certificate in PEM form',
+    'KYB_POLICY_FILE is not JSON',
+  ])
+  t.strictSame(faultsOf({ IDENFY_CA_FILE: `${dir}/none` }), ['IDENFY_CA_FILE cannot be read (ENOENT)'])
+  const [fault] = faultsOf({ KYB_POLICY_FILE: `${dir}/wrong.json` })
+  t.match(fault, /^KYB_POLICY_FILE is not valid: .*\/session\/lifetime /)
+  t.match(fault, '/companies/acme/callerMaySet/canary ', 'a name is no value')
+})
+
+t.test('the environment of the process is the default', async (t) => {
+  t.throws(() => loadConfig(), { name: 'ConfigError' })
+})

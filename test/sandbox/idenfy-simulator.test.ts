@@ -1,0 +1,169 @@
+import t from 'tap'
+import { Pool } from 'undici'
+import { apiKey, apiSecret, send, startPeers } from '../helper.js'
+
+const uuid = '7b1d8a1e-6c1b-4d53-9d3a-0c5a3f2e9a10'
+const minimal = { tokenType: 'FORM', clientId: 'acme' }
+const basic = (credentials: string) => `Basic ${Buffer.from(credentials).toString('base64')}`
+
+async function start(t: Parameters<typeof startPeers>[0], now?: () => number) {
+  const peers = await startPeers(t, now && { now })
+  const post = (body: unknown, headers: Record<string, string> = {}) =>
+    send(`${peers.idenfyUrl}/kyb/tokens/`, {
+      method: 'POST',
+      body: typeof body === 'string' ? body : JSON.stringify(body),
+      headers: {
+        'content-type': 'application/json',
+        authorization: basic(`${apiKey}:${apiSecret}`),
+        ...headers,
+      },
+    })
+  return { ...peers, post }
+}
+
+t.test('a token has every required field', async (t) => {
+  const { post } = await start(t, () => Date.parse('2026-11-23T12:00:00Z'))
+  const { status, json } = await post(minimal)
+  t.equal(status, 201)
+  t.match(json, { tokenString: /^[0-9a-f]{40}$/, companyId: /^[0-9a-f-]{36}$/ })
+  const { tokenString, companyId } = json
+  const common = { tokenString, companyId, isActive: true, isValid: true }
+  t.strictSame(json, {
+    ...minimal,
+    ...common,
+    expiration: '2026-11-23T13:00:00.000Z',
+    externalRef: null,
+    locale: null,
+    flow: null,
+    theme: null,
+    tags: [],
+    scanRefs: [],
+  })
+  const full = { externalRef: 'u-1', locale: 'lt', flow: uuid, theme: uuid, tags: ['a'], scanRefs: ['s'] }
+  t.match((await post({ ...minimal, ...full, lifetime: 60 })).json, {
+    ...full,
+    expiration: '2026-11-23T12:01:00.000Z',
+  })
+})
+
+t.test('what iDenfy would refuse', async (t) => {
+  const { post, idenfyUrl } = await start(t)
+  const rows: [string, object][] = [
+    ['MISSING_VALUE', { clientId: undefined }],
+    ['MISSING_VALUE', { tokenType: undefined }],
+    ['BAD_VALUE', { tokenType: 'X' }],
+    ['BAD_VALUE', { clientId: '' }],
+    ['BAD_VALUE', { clientId: 'x'.repeat(101) }],
+    ['BAD_VALUE', { clientId: 5 }],
+    ['BAD_VALUE', { externalRef: 'x'.repeat(41) }],
+    ['BAD_VALUE', { lifetime: -1 }],
+    ['BAD_VALUE', { lifetime: 2_592_001 }],
+    ['BAD_VALUE', { lifetime: '60' }],
+    ['BAD_VALUE', { locale: 'xx' }],
+    ['BAD_VALUE', { flow: 'x' }],
+    ['BAD_VALUE', { theme: 'x' }],
+    ['BAD_VALUE', { questionnaire: '' }],
+    ['BAD_VALUE', { questionnaireRequired: 'yes' }],
+    ['BAD_VALUE', { tags: ['1', '2', '3', '4', '5', '6'] }],
+    ['BAD_VALUE', { tags: ['a,b'] }],
+    ['BAD_VALUE', { tags: ['x'.repeat(33)] }],
+    ['BAD_VALUE', { tags: null }],
+    ['BAD_VALUE', { scanRefs: [''] }],
+    ['BAD_VALUE', { scanRefs: ['x'.repeat(41)] }],
+    ['BAD_VALUE', { unknown: 1 }],
+  ]
+  for (const [identifier, change] of rows) {
+    const { status, json } = await post({ ...minimal, ...change })
+    t.strictSame(
+      [status, json.identifier, typeof json.message],
+      [400, identifier, 'string'],
+      JSON.stringify(change),
+    )
+  }
+  t.match((await post('{')).json, { identifier: 'JSON_ERROR', message: String })
+  t.equal((await post({ ...minimal, lifetime: 0, externalRef: null, scanRefs: null })).status, 201)
+
+  for (const authorization of [basic('key:wrong'), basic(`${apiSecret}:${apiKey}`), 'Bearer x', '']) {
+    const { status, json } = await post(minimal, { authorization })
+    t.strictSame([status, json.identifier], [401, 'UNAUTHORIZED'])
+  }
+  const { status, json } = await send(`${idenfyUrl}/kyb/tokens`, { method: 'POST' })
+  t.strictSame([status, json.identifier], [404, 'NOT_FOUND'], 'the slash matters')
+})
+
+t.test('tokens are remembered until they end', async (t) => {
+  let now = Date.parse('2026-11-23T12:00:00Z')
+  const { post, idenfyUrl } = await start(t, () => now)
+  const info = (token?: string) =>
+    send(`${idenfyUrl}/kyb/info/`, token ? { headers: { authorization: `Bearer ${token}` } } : {})
+  const plain = (await post(minimal)).json.tokenString
+  const chosen = (await post({ ...minimal, locale: 'lt', flow: uuid, theme: uuid, lifetime: 60 })).json
+    .tokenString
+  t.strictSame((await info(plain)).json, { locale: null, theme: null, flow: null })
+  t.strictSame((await info(chosen)).json, { locale: 'lt', theme: uuid, flow: uuid })
+  t.equal((await info('unknown')).status, 401)
+  t.equal((await info()).status, 401)
+  now += 60_000
+  const ended = await info(chosen)
+  t.strictSame([ended.status, ended.json.message], [401, { completed: false }])
+  t.equal((await info(plain)).status, 200)
+})
+
+t.test('faults on demand', async (t) => {
+  const { post, setFault, idenfyUrl } = await start(t)
+  const withFault = async (fault: object) => {
+    await setFault({ ...fault, times: 1 })
+    return post(minimal)
+  }
+  t.match(await withFault({ status: 500 }), { status: 500, json: { message: String } })
+  t.match(await withFault({ status: 400, identifier: 'BAD_VALUE' }), {
+    status: 400,
+    json: { identifier: 'BAD_VALUE' },
+  })
+  t.match(await withFault({ status: 200 }), { status: 200, json: { tokenString: String } })
+  t.match(await withFault({ status: 200, identifier: 'X' }), { status: 200, json: { identifier: 'X' } })
+  t.match(await withFault({ delayMs: 1 }), { status: 201 })
+  t.match(await withFault({ body: { a: 1 } }), { status: 201, json: { a: 1 } })
+  t.match(await withFault({ status: 418, body: '{"a":2}' }), { status: 418, json: { a: 2 } })
+  await t.rejects(withFault({ drop: 'before-headers' }), { code: 'UND_ERR_SOCKET' })
+  await t.rejects(withFault({ drop: 'mid-body' }), { code: 'UND_ERR_SOCKET' })
+
+  await setFault({ status: 503, times: 2 })
+  t.strictSame(
+    [(await post(minimal)).status, (await post(minimal)).status, (await post(minimal)).status],
+    [503, 503, 201],
+  )
+  await setFault({ status: 503 })
+  t.strictSame([(await post(minimal)).status, (await post(minimal)).status], [503, 503])
+  await setFault({})
+  t.equal((await post(minimal)).status, 201)
+
+  const wrong = await send(`${idenfyUrl}/_sandbox/faults`, {
+    method: 'PUT',
+    body: '{"drop":"now"}',
+    headers: { 'content-type': 'application/json' },
+  })
+  t.strictSame([wrong.status, wrong.json.identifier], [400, 'BAD_VALUE'])
+})
+
+t.test('what arrived, without credentials', async (t) => {
+  const { post, idenfyUrl } = await start(t)
+  await post(minimal)
+  await post('{')
+  await send(`${idenfyUrl}/kyb/info/`, { headers: { authorization: 'Bearer canary' } })
+  const { json, text } = await send(`${idenfyUrl}/_sandbox/requests`)
+  t.match(json, [
+    { method: 'POST', url: '/kyb/tokens/', body: minimal },
+    { method: 'POST', url: '/kyb/tokens/' },
+    { method: 'GET', url: '/kyb/info/' },
+  ])
+  t.notMatch(text, /authorization|canary|Basic/i)
+
+  const pool = new Pool(idenfyUrl, { connections: 4 })
+  t.teardown(() => pool.close())
+  await Promise.all(
+    Array.from({ length: 1000 }, async () => (await pool.request({ method: 'GET', path: '/x' })).body.dump()),
+  )
+  const kept = (await send(`${idenfyUrl}/_sandbox/requests`)).json
+  t.strictSame([kept.length, kept[0].url], [1000, '/x'], 'the oldest go first')
+})

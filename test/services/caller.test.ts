@@ -1,0 +1,127 @@
+import type { JWTPayload } from 'jose'
+import t from 'tap'
+import { createCallerResolver } from '../../src/services/caller.js'
+
+const defaults = { userClaim: 'sub', companyClaim: 'company_id' }
+const claims = { sub: 'u-1', company_id: 'acme' }
+
+t.test('the company of the token', async (t) => {
+  const resolve = createCallerResolver(defaults)
+  const rows: [string, unknown, string | undefined, string][] = [
+    ['the only one', 'acme', undefined, 'acme'],
+    ['the only one, named too', 'acme', 'acme', 'acme'],
+    ['a list of one', ['acme'], undefined, 'acme'],
+    ['the same twice', ['acme', 'acme'], undefined, 'acme'],
+    ['one of several', ['acme', 'globex'], 'globex', 'globex'],
+  ]
+  for (const [name, company_id, requested, companyId] of rows) {
+    t.strictSame(resolve({ ...claims, company_id }, requested), { userId: 'u-1', companyId }, name)
+  }
+})
+
+t.test('no company that the token does not name', async (t) => {
+  const resolve = createCallerResolver(defaults)
+  const rows: [string, unknown, string | undefined, string][] = [
+    ['absent', undefined, undefined, 'company-claim'],
+    ['null', null, undefined, 'company-claim'],
+    ['empty', '', undefined, 'company-claim'],
+    ['blank', ' \t', undefined, 'company-claim'],
+    ['a number', 5, undefined, 'company-claim'],
+    ['an object', { id: 'acme' }, undefined, 'company-claim'],
+    ['an empty list', [], undefined, 'company-claim'],
+    ['a nested list', [['acme']], undefined, 'company-claim'],
+    ['a list with a bad member', ['acme', null], 'acme', 'company-claim'],
+    ['absent, though asked for', undefined, 'acme', 'company-claim'],
+    ['several, none picked', ['acme', 'globex'], undefined, 'company-not-picked'],
+    ['another one', 'acme', 'globex', 'company-not-listed'],
+    ['another one of several', ['acme', 'globex'], 'initech', 'company-not-listed'],
+    ['in another case', 'acme', 'ACME', 'company-not-listed'],
+  ]
+  for (const [name, company_id, requested, reason] of rows) {
+    const expected = { code: 'company-not-allowed', options: { diagnosis: { reason } } }
+    t.throws(() => resolve({ ...claims, company_id }, requested), expected, name)
+  }
+})
+
+t.test('ids outside of the grammar are refused, never cut or normalised', async (t) => {
+  const resolve = createCallerResolver(defaults)
+  t.strictSame(resolve({ sub: 'aZ09._~@|+=-', company_id: 'a'.repeat(200) }).userId, 'aZ09._~@|+=-')
+  for (const id of [
+    'a:b',
+    'a/b',
+    'a b',
+    'a{b',
+    'é',
+    'e\u0301',
+    'a\u0000',
+    '\ud800',
+    '\u202ea',
+    '１',
+    'a'.repeat(201),
+  ]) {
+    const code = 'identity-not-mappable'
+    t.throws(() => resolve({ ...claims, sub: id }), { code, options: { diagnosis: { reason: 'user-id' } } })
+    t.throws(() => resolve({ ...claims, company_id: id }), {
+      code,
+      options: { diagnosis: { reason: 'company-id' } },
+    })
+  }
+})
+
+t.test('a token without a user is at fault', async (t) => {
+  const resolve = createCallerResolver(defaults)
+  for (const sub of [undefined, '', 5, null, ['u-1']]) {
+    t.throws(() => resolve({ ...claims, sub } as JWTPayload), { code: 'invalid-token' }, String(sub))
+  }
+})
+
+t.test('claims by name or by pointer', async (t) => {
+  const read = (companyClaim: string, more: object) =>
+    createCallerResolver({ ...defaults, companyClaim })({ ...claims, ...more }).companyId
+
+  t.equal(read('https://acme.example/company', { 'https://acme.example/company': 'x' }), 'x')
+  t.equal(read('custom:tenant', { 'custom:tenant': 'x' }), 'x')
+  t.equal(read('a.b', { 'a.b': 'x', a: { b: 'y' } }), 'x', 'a dot is no path')
+  t.equal(read('/tenant/id', { tenant: { id: 'x' } }), 'x')
+  t.equal(read('/tenants/1/id', { tenants: [{ id: 'x' }, { id: 'y' }] }), 'y')
+  t.equal(read('/a~1b/c~0d/~01', { 'a/b': { 'c~d': { '~1': 'x' } } }), 'x')
+  for (const name of [
+    'constructor',
+    'toString',
+    '__proto__',
+    '/constructor/name',
+    '/sub/length',
+    '/none/of/these',
+  ]) {
+    t.throws(() => read(name, {}), { code: 'company-not-allowed' }, name)
+  }
+})
+
+t.test('a required scope', async (t) => {
+  const resolve = createCallerResolver({ ...defaults, requiredScope: 'kyb:create' })
+  const granted = [{ scope: 'kyb:create' }, { scope: 'a kyb:create b' }, { scope: ['kyb:create'] }]
+  for (const scopes of [
+    ...granted,
+    { scp: 'a kyb:create' },
+    { scp: ['a', 'kyb:create'] },
+    { scope: 'a', scp: 'kyb:create' },
+  ]) {
+    t.equal(resolve({ ...claims, ...scopes }).companyId, 'acme', JSON.stringify(scopes))
+  }
+  for (const scopes of [
+    {},
+    { scope: '' },
+    { scope: 'kyb:create:all' },
+    { scope: ['a kyb:create'] },
+    { scope: 5 },
+  ]) {
+    t.throws(
+      () => resolve({ ...claims, ...scopes }),
+      {
+        code: 'insufficient-scope',
+        headers: { 'www-authenticate': 'Bearer error="insufficient_scope", scope="kyb:create"' },
+      },
+      JSON.stringify(scopes),
+    )
+  }
+})

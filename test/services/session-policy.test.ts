@@ -1,0 +1,134 @@
+import t from 'tap'
+import { checkPolicy, createSessionPolicy } from '../../src/services/session-policy.js'
+
+const flow = '7b1d8a1e-6c1b-4d53-9d3a-0c5a3f2e9a10'
+const otherFlow = '0f9f6f0e-1111-4222-8333-444455556666'
+const token = { tokenString: 'x', expiration: '2026-11-23T13:00:00Z' }
+
+t.test('without a document', async (t) => {
+  const policy = createSessionPolicy()
+  t.strictSame(policy.sessionFor('acme', {}), { lifetime: 3600 })
+  t.strictSame(policy.sessionFor('acme', { locale: 'lt' }), { lifetime: 3600, locale: 'lt' })
+  t.throws(() => policy.sessionFor('acme', { lifetime: 60, flow }), {
+    code: 'field-not-permitted',
+    options: {
+      errors: [
+        { pointer: '/lifetime', code: 'not-permitted' },
+        { pointer: '/flow', code: 'not-permitted' },
+      ],
+    },
+  })
+})
+
+t.test('a part that is left out takes its default', async (t) => {
+  t.strictSame(createSessionPolicy({ session: { flow } }).sessionFor('acme', { locale: 'lt' }), {
+    flow,
+    locale: 'lt',
+  })
+  t.throws(() => createSessionPolicy({ callerMaySet: {} }).sessionFor('acme', { locale: 'lt' }))
+  t.strictSame(createSessionPolicy({ callerMaySet: {} }).sessionFor('acme', {}), { lifetime: 3600 })
+})
+
+t.test('a company overrides property by property', async (t) => {
+  const policy = createSessionPolicy({
+    session: { lifetime: 600, tags: ['portal'] },
+    callerMaySet: { locale: true, theme: true },
+    companies: {
+      acme: { session: { tags: ['vip'] }, callerMaySet: { locale: false, tags: true } },
+      globex: {},
+    },
+  })
+  t.strictSame(policy.sessionFor('acme', {}), { lifetime: 600, tags: ['vip'] })
+  t.strictSame(policy.sessionFor('acme', { tags: [], theme: null }), { lifetime: 600, tags: [], theme: null })
+  t.throws(() => policy.sessionFor('acme', { locale: 'lt' }))
+  for (const company of ['globex', 'initech', 'constructor', '__proto__']) {
+    t.strictSame(
+      policy.sessionFor(company, { locale: 'lt' }),
+      { lifetime: 600, tags: ['portal'], locale: 'lt' },
+      company,
+    )
+  }
+})
+
+t.test('lists and maximums', async (t) => {
+  const policy = createSessionPolicy({
+    callerMaySet: { flow: [flow, null], tags: ['a', 'b'], lifetime: { maximum: 7200 }, locale: ['en'] },
+  })
+  for (const request of [
+    { flow },
+    { flow: null },
+    { tags: [] },
+    { tags: ['b', 'a'] },
+    { lifetime: 7200 },
+    { locale: 'en' },
+  ]) {
+    t.match(policy.sessionFor('acme', request), request, JSON.stringify(request))
+  }
+  for (const request of [
+    { flow: otherFlow },
+    { tags: ['a', 'c'] },
+    { lifetime: 7201 },
+    { locale: 'lt' },
+    { locale: null },
+  ]) {
+    const [property] = Object.keys(request)
+    t.throws(() => policy.sessionFor('acme', request), {
+      code: 'field-not-permitted',
+      options: { errors: [{ pointer: `/${property}`, code: 'value-not-permitted' }] },
+    })
+  }
+})
+
+t.test('what the caller could not have set, the caller does not see', async (t) => {
+  const answer = {
+    ...token,
+    locale: 'lt',
+    flow,
+    theme: null,
+    tags: ['portal', 'high-risk'],
+    scanRefs: ['s-1'],
+  }
+  t.strictSame(createSessionPolicy({ callerMaySet: {} }).readableBy('acme', answer), {})
+  t.strictSame(
+    createSessionPolicy({
+      callerMaySet: { locale: ['en'], flow: [flow], theme: true, tags: ['portal'], scanRefs: false },
+    }).readableBy('acme', answer),
+    { flow, theme: null, tags: ['portal'] },
+  )
+  t.strictSame(
+    createSessionPolicy({ callerMaySet: { locale: true, tags: true } }).readableBy('acme', token),
+    {},
+  )
+})
+
+t.test('documents that are refused, every fault by its pointer and none by its value', async (t) => {
+  const rows: [unknown, RegExp][] = [
+    [[], /^is not valid: \/ /],
+    [{ sessions: {} }, /\/sessions /],
+    [{ session: { lifetime: 59 } }, /\/session\/lifetime /],
+    [{ session: { clientId: 'canary' } }, /\/session\/clientId /],
+    [{ callerMaySet: { locale: 'canary' } }, /\/callerMaySet\/locale /],
+    [{ callerMaySet: { lifetime: { maximum: 1 } } }, /\/callerMaySet\/lifetime /],
+    [{ companies: { 'a:b': {} } }, /\/companies\/a:b /],
+    [{ companies: { acme: { session: { flow: 'canary' } } } }, /\/companies\/acme\/session\/flow /],
+    [
+      { session: { tags: ['a,canary'] }, extra: 1 },
+      /\/extra .*; .*\/session\/tags\/0 |\/session\/tags\/0 .*; .*\/extra /,
+    ],
+    [{ session: { flow, questionnaire: 'q' } }, /\/session has a flow and a questionnaire/],
+    [
+      { session: { questionnaire: 'q' }, companies: { acme: { session: { flow } } } },
+      /\/companies\/acme\/session has a flow/,
+    ],
+  ]
+  for (const [document, message] of rows) {
+    const error = t.throws(() => checkPolicy(document), { message }, JSON.stringify(document))
+    t.notMatch((error as Error).message, 'canary')
+  }
+  t.doesNotThrow(() =>
+    checkPolicy({
+      session: { questionnaire: 'q' },
+      companies: { acme: { session: { flow, questionnaire: null } } },
+    }),
+  )
+})
