@@ -1,18 +1,24 @@
 import { randomUUID } from 'node:crypto'
+import type { Server } from 'node:http'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, {
   type FastifyBaseLogger,
+  type FastifyHttpOptions,
   type FastifyInstance,
-  type FastifyServerOptions,
   LogController,
 } from 'fastify'
 import type { Logger } from 'pino'
 import type { Config } from './config.js'
 import { accessLog } from './plugins/access-log.js'
 import { authentication } from './plugins/authentication.js'
+import { browsers } from './plugins/browsers.js'
 import { draining } from './plugins/draining.js'
 import { kyb } from './plugins/kyb.js'
+import { metrics } from './plugins/metrics.js'
+import { overload } from './plugins/overload.js'
 import { onClientError, onFrameworkError, problemDetails } from './plugins/problem-details.js'
+import { rateLimits } from './plugins/rate-limits.js'
+import { strictRequests } from './plugins/strict-requests.js'
 import { managementRoutes } from './routes/management.js'
 import { kybTokenRoute } from './routes/onboarding/kyb-token.js'
 
@@ -20,26 +26,58 @@ export interface AppDependencies {
   readonly logger: Logger
   /** Wall clock, milliseconds since the epoch. */
   readonly now?: () => number
+  readonly limits?: Partial<Limits>
 }
 
-const maxBodyBytes = 4096
+/** Bounds on what a client can make the server hold or wait for. */
+export interface Limits {
+  readonly bodyBytes: number
+  readonly headerBytes: number
+  readonly connections: number
+  /** Until the last header byte has arrived. */
+  readonly headersTimeoutMs: number
+  /** Until the last body byte has arrived. */
+  readonly requestTimeoutMs: number
+  /** How often Node looks at the two timeouts; a connection can outlive them by so much. */
+  readonly timeoutCheckMs: number
+  readonly eventLoopDelayMs: number
+}
+
+const defaultLimits: Limits = {
+  bodyBytes: 4096,
+  headerBytes: 16 * 1024,
+  connections: 5000,
+  headersTimeoutMs: 5000,
+  requestTimeoutMs: 10_000,
+  timeoutCheckMs: 1000,
+  eventLoopDelayMs: 500,
+}
 
 /** Builds the public application; whoever calls it listens and closes. */
-export async function buildApp(config: Config, { logger, now = Date.now }: AppDependencies) {
+export async function buildApp(config: Config, dependencies: AppDependencies) {
+  const { logger, now = Date.now } = dependencies
+  const limits = { ...defaultLimits, ...dependencies.limits }
   const app = Fastify({
-    ...serverOptions(logger),
-    bodyLimit: maxBodyBytes,
+    ...serverOptions(logger, limits),
+    trustProxy: config.TRUST_PROXY ?? false,
   }).withTypeProvider<TypeBoxTypeProvider>()
+  app.server.maxConnections = limits.connections
   app.removeContentTypeParser('text/plain')
 
   await app.register(problemDetails)
   await app.register(accessLog)
+  await app.register(metrics)
+  await app.register(browsers, { origins: config.CORS_ORIGINS ?? [] })
   await app.register(draining)
+  await app.register(overload, { maxEventLoopDelayMs: limits.eventLoopDelayMs })
+  await app.register(strictRequests)
+  await app.register(rateLimits, { config })
   await app.register(authentication, { config, now })
   await app.register(kyb, { config, now })
 
   await app.register(async (guarded) => {
     guarded.addHook('onRequest', guarded.authenticate)
+    guarded.addHook('onRequest', guarded.limitCaller)
     await guarded.register(kybTokenRoute)
   })
   return app
@@ -47,16 +85,17 @@ export async function buildApp(config: Config, { logger, now = Date.now }: AppDe
 
 /** Builds the application of the management listener, which answers for `app`. */
 export async function buildManagementApp(app: FastifyInstance, { logger }: AppDependencies) {
-  const management = Fastify(serverOptions(logger))
+  const management = Fastify(serverOptions(logger, defaultLimits))
   await management.register(problemDetails)
   await management.register(managementRoutes, {
     isDraining: () => app.isDraining(),
     hasSigningKeys: () => app.hasSigningKeys(),
+    registry: app.metrics.registry,
   })
   return management
 }
 
-function serverOptions(logger: Logger): FastifyServerOptions {
+function serverOptions(logger: Logger, limits: Limits): FastifyHttpOptions<Server> {
   return {
     loggerInstance: logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
@@ -64,6 +103,15 @@ function serverOptions(logger: Logger): FastifyServerOptions {
     // Fastify's defaults strip unknown properties, coerce types and stop at the first fault.
     ajv: {
       customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false, allErrors: true },
+    },
+    bodyLimit: limits.bodyBytes,
+    requestTimeout: limits.requestTimeoutMs,
+    http: {
+      maxHeaderSize: limits.headerBytes,
+      headersTimeout: limits.headersTimeoutMs,
+      connectionsCheckingInterval: limits.timeoutCheckMs,
+      // Node's own refusal is no problem+json; the strict-requests plugin looks.
+      requireHostHeader: false,
     },
     frameworkErrors: onFrameworkError,
     clientErrorHandler: onClientError,

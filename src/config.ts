@@ -1,5 +1,6 @@
 import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { type Static, Type } from '@sinclair/typebox'
 import { envSchema } from 'env-schema'
 import { checkNamesCompany, checkTemplate } from './services/client-identity.js'
@@ -10,11 +11,14 @@ const maxSecretFileBytes = 4096
 const maxFileBytes = 1024 * 1024
 
 /** A comma-separated list. `expected` is what the fault says, in place of the pattern. */
-const list = (item: string, options: { expected: string; default: string; description: string }) =>
+const list = (item: string, options: { expected: string; default?: string; description: string }) =>
   Type.Unsafe<string[]>({ type: 'string', separator: ',', pattern: `^(${item})(,(${item}))*$`, ...options })
 
 const port = (number: number, description: string) =>
   Type.Integer({ minimum: 0, maximum: 65_535, default: number, description })
+
+const limit = (perMinute: number, description: string) =>
+  Type.Integer({ minimum: 1, maximum: 1_000_000, default: perMinute, description })
 
 /** Given as `X`, or as `X_FILE`, the path of a file that holds it. */
 const secret = (options: { pattern: string; expected: string; description: string; minLength?: number }) =>
@@ -141,6 +145,24 @@ export const environmentSchema = Type.Object({
     }),
   ),
   KYB_POLICY_FILE: Type.Optional(Type.String({ description: 'JSON file with the session policy' })),
+  RATE_LIMIT_USER_PER_MINUTE: limit(10, 'Requests of one user in a minute'),
+  RATE_LIMIT_COMPANY_PER_MINUTE: limit(60, 'Requests of one company in a minute'),
+  RATE_LIMIT_IP_PER_MINUTE: limit(
+    300,
+    'Failed authentications of one address in a minute (IPv6: of one /64 network)',
+  ),
+  CORS_ORIGINS: Type.Optional(
+    list('https?://[^,/*]+', {
+      expected: 'a comma-separated list of exact origins',
+      description: 'Origins whose pages may call the service, comma separated; no wildcard',
+    }),
+  ),
+  TRUST_PROXY: Type.Optional(
+    list('[0-9A-Fa-f.:]+(/[0-9]+)?', {
+      expected: 'a comma-separated list of addresses and CIDRs',
+      description: 'Addresses or CIDRs of the proxies whose `X-Forwarded-For` counts',
+    }),
+  ),
   SHUTDOWN_TIMEOUT_MS: Type.Integer({
     minimum: 100,
     default: 25_000,
@@ -215,6 +237,9 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   )
   check('IDENFY_BASE_URL', () => checkOrigin(textOf('IDENFY_BASE_URL'), allowInsecure))
   check('IDENFY_UI_URL', () => checkUrl(textOf('IDENFY_UI_URL'), allowInsecure))
+
+  check('CORS_ORIGINS', () => given.CORS_ORIGINS?.split(',').forEach(checkExactOrigin))
+  check('TRUST_PROXY', () => given.TRUST_PROXY?.split(',').forEach(checkNetwork))
 
   const templates = { clientId: textOf('KYB_CLIENT_ID'), externalRef: textOf('KYB_EXTERNAL_REF') }
   const hasIdentityKey = given.KYB_IDENTITY_KEY !== undefined
@@ -297,6 +322,20 @@ function checkUrl(text: string, allowInsecure: boolean): URL {
 function checkOrigin(text: string, allowInsecure: boolean): void {
   const { origin, href } = checkUrl(text, allowInsecure)
   if (href !== `${origin}/`) throw new Error('must be an origin, without a path or a query')
+}
+
+/** As a browser sends it: lower case, no default port, no path. */
+function checkExactOrigin(text: string): void {
+  if (!URL.canParse(text) || new URL(text).origin !== text) {
+    throw new Error('must be a comma-separated list of exact origins')
+  }
+}
+
+function checkNetwork(text: string): void {
+  const [address = '', prefix] = text.split('/')
+  const version = isIP(address)
+  const isNetwork = version !== 0 && (prefix === undefined || Number(prefix) <= (version === 4 ? 32 : 128))
+  if (!isNetwork) throw new Error('must be a comma-separated list of addresses and CIDRs')
 }
 
 function readText(path: string, maxBytes: number): string {

@@ -56,6 +56,8 @@ export const problems = {
     title: 'The request body must be application/json',
     retryable: false,
   },
+  'expectation-failed': { status: 417, title: 'The expectation cannot be met', retryable: false },
+  'rate-limited': { status: 429, title: 'Too many requests', retryable: true },
   'header-too-large': { status: 431, title: 'The request headers are too large', retryable: false },
   'internal-error': { status: 500, title: 'The service failed', retryable: false },
   'provider-rejected': {
@@ -91,6 +93,7 @@ export const problems = {
     retryable: true,
     retryAfterSeconds: 5,
   },
+  overloaded: { status: 503, title: 'This instance is overloaded', retryable: true, retryAfterSeconds: 2 },
   draining: { status: 503, title: 'This instance is shutting down', retryable: true, retryAfterSeconds: 1 },
   'provider-timeout': {
     status: 504,

@@ -46,6 +46,9 @@ t.test('defaults', async (t) => {
       IDENFY_CONNECT_TIMEOUT_MS: 2000,
       KYB_CLIENT_ID: '{companyId}',
       KYB_EXTERNAL_REF: '{userId}',
+      RATE_LIMIT_USER_PER_MINUTE: 10,
+      RATE_LIMIT_COMPANY_PER_MINUTE: 60,
+      RATE_LIMIT_IP_PER_MINUTE: 300,
       SHUTDOWN_TIMEOUT_MS: 25_000,
       ALLOW_INSECURE_URLS: false,
       idenfyCa: undefined,
@@ -105,6 +108,8 @@ t.test('one variable at a time', async (t) => {
     { IDENFY_BASE_URL: 'https://ivs.idenfy.com/' },
     { IDENFY_BASE_URL: 'http://simulator:4010', ALLOW_INSECURE_URLS: 'true' },
     { IDENFY_UI_URL: 'https://kyb.acme.example/start?a=b' },
+    { CORS_ORIGINS: 'https://app.acme.example,http://localhost:5173' },
+    { TRUST_PROXY: '10.0.0.0/8,192.168.1.1,fd00::/8' },
     { KYB_CLIENT_ID: '{userHash}', KYB_EXTERNAL_REF: '{companyHash}', KYB_IDENTITY_KEY: 'k'.repeat(32) },
   ]
   for (const environment of good) t.strictSame(faultsOf(environment), [], JSON.stringify(environment))
@@ -134,6 +139,18 @@ t.test('one variable at a time', async (t) => {
     ['KYB_EXTERNAL_REF', { KYB_EXTERNAL_REF: '{userHash}' }],
     ['KYB_CLIENT_ID', { KYB_CLIENT_ID: '{userId}' }],
     ['KYB_IDENTITY_KEY', { KYB_IDENTITY_KEY: 'short' }],
+    ['RATE_LIMIT_USER_PER_MINUTE', { RATE_LIMIT_USER_PER_MINUTE: '0' }],
+    ['CORS_ORIGINS', { CORS_ORIGINS: '*' }],
+    ['CORS_ORIGINS', { CORS_ORIGINS: 'https://*.acme.example' }],
+    ['CORS_ORIGINS', { CORS_ORIGINS: 'https://app.acme.example/' }],
+    ['CORS_ORIGINS', { CORS_ORIGINS: 'https://app.acme.example:443' }],
+    ['CORS_ORIGINS', { CORS_ORIGINS: 'https://APP.acme.example' }],
+    ['CORS_ORIGINS', { CORS_ORIGINS: 'null' }],
+    ['CORS_ORIGINS', { CORS_ORIGINS: 'https://[' }],
+    ['TRUST_PROXY', { TRUST_PROXY: '1' }],
+    ['TRUST_PROXY', { TRUST_PROXY: 'true' }],
+    ['TRUST_PROXY', { TRUST_PROXY: '10.0.0.0/33' }],
+    ['TRUST_PROXY', { TRUST_PROXY: '10.0.0/8' }],
   ]
   for (const [name, environment] of bad) {
     const faults = faultsOf(environment)

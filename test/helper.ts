@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import type { Test } from 'tap'
 import { request } from 'undici'
-import { buildApp, buildManagementApp } from '../src/app.js'
+import { buildApp, buildManagementApp, type Limits } from '../src/app.js'
 import { loadConfig } from '../src/config.js'
 import { createLogger } from '../src/logger.js'
 import { type FieldFault, type ProblemCode, problems } from '../src/problems.js'
@@ -23,6 +23,7 @@ export interface Overrides {
   readonly env?: Readonly<Record<string, string | undefined>>
   readonly now?: () => number
   readonly signers?: readonly [TokenSigner, ...TokenSigner[]]
+  readonly limits?: Partial<Limits>
   /** Runs before the service listens. */
   readonly prepare?: (app: Awaited<ReturnType<typeof buildApp>>) => void
 }
@@ -94,6 +95,10 @@ export async function startPeers(t: Test, { now, signers = [signer] }: Overrides
       IDENFY_API_KEY: apiKey,
       IDENFY_API_SECRET: apiSecret,
       IDENFY_BASE_URL: idenfyUrl,
+      // Out of the way, but for the tests that are about them.
+      RATE_LIMIT_USER_PER_MINUTE: '1000000',
+      RATE_LIMIT_COMPANY_PER_MINUTE: '1000000',
+      RATE_LIMIT_IP_PER_MINUTE: '1000000',
     },
     setFault: async (fault: object) => {
       await request(`${idenfyUrl}/_sandbox/faults`, { method: 'PUT', ...jsonBody(fault) })
@@ -126,7 +131,7 @@ export async function build(t: Test, overrides: Overrides = {}) {
   const lines: string[] = []
   const logger = createLogger('trace', { write: (line) => lines.push(line) })
   const config = loadConfig({ ...peers.environment, ...env })
-  const app = await buildApp(config, { logger, now })
+  const app = await buildApp(config, { logger, now, ...(overrides.limits && { limits: overrides.limits }) })
   const management = await buildManagementApp(app, { logger })
   overrides.prepare?.(app)
   const url = await app.listen({ port: 0 })
@@ -160,6 +165,27 @@ export async function build(t: Test, overrides: Overrides = {}) {
       })
     },
   }
+}
+
+/** The answers in what a connection has received; interim ones (1xx) are left out. */
+export function parseAnswers(raw: string): Answer[] {
+  const answers: Answer[] = []
+  for (let rest = raw; rest !== ''; ) {
+    const headEnd = rest.indexOf('\r\n\r\n')
+    const [statusLine = '', ...fields] = rest.slice(0, headEnd).split('\r\n')
+    const headers = Object.fromEntries(
+      fields.map((field) => [
+        field.slice(0, field.indexOf(':')).toLowerCase(),
+        field.slice(field.indexOf(':') + 2),
+      ]),
+    )
+    const length = Number(headers['content-length'] ?? 0)
+    const text = rest.slice(headEnd + 4, headEnd + 4 + length)
+    rest = rest.slice(headEnd + 4 + length)
+    const status = Number(statusLine.split(' ')[1])
+    if (status >= 200) answers.push({ status, headers, text, json: text && JSON.parse(text) })
+  }
+  return answers
 }
 
 /** A process of the built service; its output is guarded like the log of {@link build}. */

@@ -39,6 +39,7 @@ function levelOf(code: string | undefined): 'info' | 'warn' | 'error' {
     case 'provider-rate-limited':
     case 'provider-timeout':
     case 'auth-keys-unavailable':
+    case 'overloaded':
       return 'warn'
     default:
       return 'info'

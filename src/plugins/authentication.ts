@@ -1,4 +1,4 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Agent } from 'undici'
 import type { Config } from '../config.js'
@@ -10,7 +10,7 @@ import { createSigningKeys } from '../services/signing-keys.js'
 declare module 'fastify' {
   interface FastifyInstance {
     /** The `onRequest` hook of guarded scopes: bearer JWT → `request.caller`. */
-    authenticate(request: FastifyRequest): Promise<void>
+    authenticate(request: FastifyRequest, reply: FastifyReply): Promise<void>
     /** Whether access tokens can be checked. */
     hasSigningKeys(): boolean
   }
@@ -33,7 +33,10 @@ export const authentication = fp<AuthenticationOptions>(
     const signingKeys = createSigningKeys({
       url: config.AUTH_JWKS_URL,
       dispatcher,
-      onFetchFailed: (err) => app.log.warn({ err }, 'the signing keys could not be fetched'),
+      onFetchFailed: (err) => {
+        app.log.warn({ err }, 'the signing keys could not be fetched')
+        app.metrics.failedKeyFetches.inc({ reason: keySetFault(err) })
+      },
     })
     const verify = createAccessTokenVerifier({
       signingKeys,
@@ -53,23 +56,34 @@ export const authentication = fp<AuthenticationOptions>(
 
     app.decorateRequest('caller', null)
     app.decorate('hasSigningKeys', () => signingKeys.isReady())
-    app.decorate('authenticate', async (request: FastifyRequest) => {
-      const claims = await verify(bearerToken(request))
-      request.caller = resolveCaller(claims, request.headers['x-company-id']?.toString())
+    app.decorate('authenticate', async (request: FastifyRequest, reply: FastifyReply) => {
+      try {
+        const claims = await verify(bearerToken(request.headers.authorization))
+        request.caller = resolveCaller(claims, request.headers['x-company-id']?.toString())
+      } catch (error) {
+        if (!(error instanceof Problem) || error.status !== 401) throw error
+        app.metrics.failedAuthentications.inc({ reason: error.options.diagnosis?.reason ?? error.code })
+        await app.limitFailures(request, reply)
+        throw error
+      }
     })
     app.addHook('onReady', async () => {
       signingKeys.isReady()
     })
     app.addHook('onClose', async () => dispatcher.close())
   },
-  { name: 'authentication', fastify: '5.x', dependencies: ['problem-details'] },
+  { name: 'authentication', fastify: '5.x', dependencies: ['problem-details', 'metrics', 'rate-limits'] },
 )
 
-/** RFC 6750, section 2.1. Looks at the raw fields, because Node keeps only the first of several. */
-function bearerToken({ raw, headers }: FastifyRequest): string {
-  const fields = raw.rawHeaders.filter((name, index) => index % 2 === 0 && /^authorization$/i.test(name))
-  if (fields.length > 1) throw new Problem('malformed-request')
-  const [, token] = /^bearer +(.+)$/i.exec(headers.authorization ?? '') ?? []
+/** RFC 6750, section 2.1. */
+function bearerToken(authorization = ''): string {
+  const [, token] = /^bearer +(.+)$/i.exec(authorization) ?? []
   if (token === undefined) throw new Problem('unauthenticated')
   return token
+}
+
+/** The code that the key set was refused with, or that there was none to refuse. */
+function keySetFault(error: unknown): string {
+  const { code } = error as { code?: string }
+  return code?.startsWith('jwks-') ? code : 'unreachable'
 }

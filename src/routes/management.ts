@@ -1,9 +1,11 @@
 import type { FastifyPluginAsync } from 'fastify'
+import type { Registry } from 'prom-client'
 import { Problem } from '../problems.js'
 
 export interface ManagementOptions {
   readonly isDraining: () => boolean
   readonly hasSigningKeys: () => boolean
+  readonly registry: Registry
 }
 
 /** Probes for the orchestrator. iDenfy being down is no reason to take this instance out: the others see the same. */
@@ -14,5 +16,10 @@ export const managementRoutes: FastifyPluginAsync<ManagementOptions> = async (ap
     if (options.isDraining()) throw new Problem('draining')
     if (!options.hasSigningKeys()) throw new Problem('auth-keys-unavailable')
     return { status: 'ready' }
+  })
+
+  app.get('/metrics', async (_request, reply) => {
+    reply.type(options.registry.contentType)
+    return options.registry.metrics()
   })
 }

@@ -1,5 +1,6 @@
-import { errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose'
+import { errors, type JWTPayload, jwtVerify } from 'jose'
 import { Problem } from '../problems.js'
+import { findFault, type InvalidTokenReason, mediaType } from './access-token.js'
 import type { SigningKeys } from './signing-keys.js'
 
 export interface AccessTokenVerifierOptions {
@@ -15,64 +16,63 @@ export interface AccessTokenVerifierOptions {
   readonly now: () => number
 }
 
-/** Checks a JWT access token (RFC 7519, RFC 8725): signature, issuer, audience, times and type. */
+/** Checks a JWT access token (RFC 7519, RFC 8725): form, signature, issuer, audience and times. */
 export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
   const { signingKeys, issuer, audience, algorithms, clockToleranceSeconds, maxLifetimeSeconds, now } =
     options
-  const tokenTypes = options.tokenTypes.map(mediaType)
-
-  const keyFor: JWTVerifyGetKey = (header, jws) => {
-    const { kid, typ = 'JWT' } = header
-    if (typeof kid !== 'string' || kid === '') throw invalid('key-id')
-    if (typeof typ !== 'string' || !tokenTypes.includes(mediaType(typ))) throw invalid('token-type')
-    return signingKeys.resolve(header, jws)
-  }
+  const accepted = { algorithms, types: options.tokenTypes.map(mediaType) }
 
   /**
    * @returns the verified claims
    * @throws Problem `invalid-token`, whose diagnosis names the reason, or `auth-keys-unavailable`
    */
   return async (token: string): Promise<JWTPayload> => {
+    const fault = findFault(token, accepted)
+    if (fault) throw invalidToken(fault)
     const nowMs = now()
     try {
-      const { payload } = await jwtVerify(token, keyFor, {
+      // jose, not fast-jwt: RS256 costs 52 µs of CPU against 25, but in another thread, and the clock can be given.
+      const { payload } = await jwtVerify(token, signingKeys.resolve, {
         algorithms,
         issuer,
         audience,
         clockTolerance: clockToleranceSeconds,
         currentDate: new Date(nowMs),
-        requiredClaims: ['exp', 'iat'],
+        requiredClaims: ['exp', 'iat', 'sub'],
       })
-      const { exp, iat } = payload as { exp: number; iat: number }
-      if (iat > nowMs / 1000 + clockToleranceSeconds) throw invalid('issued-in-future')
-      if (exp - iat > maxLifetimeSeconds) throw invalid('lifetime')
+      const { exp, iat, sub } = payload as { exp: number; iat: number; sub: unknown }
+      if (typeof sub !== 'string') throw invalidToken('claim-sub')
+      if (iat > nowMs / 1000 + clockToleranceSeconds) throw invalidToken('issued-in-future')
+      if (exp - iat > maxLifetimeSeconds) throw invalidToken('lifetime')
       return payload
     } catch (error) {
-      throw error instanceof errors.JOSEError ? invalid(reasonOf(error), error) : error
+      throw error instanceof errors.JOSEError ? invalidToken(reasonOf(error), error) : error
     }
   }
 }
 
 export type AccessTokenVerifier = ReturnType<typeof createAccessTokenVerifier>
 
-function invalid(reason: string, cause?: unknown): Problem {
+export function invalidToken(reason: InvalidTokenReason, cause?: unknown): Problem {
   return new Problem('invalid-token', { cause, diagnosis: { reason } })
 }
 
-/** `typ` is a media type whose `application/` prefix may be left out (RFC 7515, 4.1.9); case does not matter. */
-function mediaType(typ: string): string {
-  return typ.toLowerCase().replace(/^application\//, '')
-}
-
-const reasons: Record<string, string> = {
+const reasons: Record<string, InvalidTokenReason> = {
   [errors.JWTExpired.code]: 'expired',
-  [errors.JOSEAlgNotAllowed.code]: 'algorithm',
   [errors.JWKSNoMatchingKey.code]: 'unknown-key',
-  [errors.JWKSMultipleMatchingKeys.code]: 'ambiguous-key',
   [errors.JWSSignatureVerificationFailed.code]: 'signature',
 }
 
-function reasonOf(error: errors.JOSEError): string {
-  if (error instanceof errors.JWTClaimValidationFailed) return `claim-${error.claim}`
-  return reasons[error.code] ?? 'malformed'
+const claimReasons: Record<string, InvalidTokenReason> = {
+  iss: 'claim-iss',
+  aud: 'claim-aud',
+  exp: 'claim-exp',
+  nbf: 'claim-nbf',
+  iat: 'claim-iat',
+  sub: 'claim-sub',
+}
+
+function reasonOf(error: errors.JOSEError): InvalidTokenReason {
+  const byClaim = error instanceof errors.JWTClaimValidationFailed && claimReasons[error.claim]
+  return byClaim || (reasons[error.code] ?? 'other')
 }

@@ -1,5 +1,6 @@
 import type { JWTPayload } from 'jose'
 import { Problem } from '../problems.js'
+import { invalidToken } from './access-token-verifier.js'
 
 /** Who asks, and for which company. Both ids keep to the id grammar, so they are safe to log and to build on. */
 export interface Caller {
@@ -34,9 +35,10 @@ export function createCallerResolver({ userClaim, companyClaim, requiredScope }:
         headers: { 'www-authenticate': `Bearer error="insufficient_scope", scope="${requiredScope}"` },
       })
     }
+    if (isServiceToken(claims)) throw notMappable('no-user')
     const userId = readUser(claims)
     if (typeof userId !== 'string' || userId === '') {
-      throw new Problem('invalid-token', { diagnosis: { reason: 'user-claim' } })
+      throw invalidToken('user-claim')
     }
     const companyId = pickCompany(readCompany(claims), requestedCompanyId)
     if (!idGrammar.test(userId)) throw notMappable('user-id')
@@ -68,6 +70,12 @@ function notAllowed(reason: string): Problem {
 
 function notMappable(reason: string): Problem {
   return new Problem('identity-not-mappable', { diagnosis: { reason } })
+}
+
+/** A token of the client credentials grant: RFC 9068 gives it the client for a subject, Auth0 and Entra mark it. */
+function isServiceToken({ sub, client_id, azp, gty, idtyp }: JWTPayload): boolean {
+  const isClient = sub !== undefined && [client_id, azp].includes(sub)
+  return isClient || gty === 'client-credentials' || idtyp === 'app'
 }
 
 /** OAuth's `scope` is a space-separated string (RFC 8693); Entra and Okta use `scp`, the latter as an array. */

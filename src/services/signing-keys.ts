@@ -1,19 +1,16 @@
-import { type Static, Type } from '@sinclair/typebox'
-import { TypeCompiler } from '@sinclair/typebox/compiler'
-import { createLocalJWKSet, errors, type JSONWebKeySet, type JWTVerifyGetKey } from 'jose'
+import { createLocalJWKSet, type JSONWebKeySet, type JWTVerifyGetKey } from 'jose'
 import { type Dispatcher, request } from 'undici'
 import { Problem } from '../problems.js'
-
-const JsonWebKeySet = Type.Object({
-  keys: Type.Array(Type.Object({ kty: Type.String() }), { minItems: 1, maxItems: 50 }),
-})
-const jwksCheck = TypeCompiler.Compile(JsonWebKeySet)
+import { lintKeySet } from './key-set.js'
 
 /** A key withdrawn by the provider is used for at most this long (with the provider up). */
 const maxAgeMs = 5 * 60_000
+/** For so long the last good set is used while no other can be fetched. */
+const maxStaleMs = 24 * 60 * 60_000
 /** Between two fetches, so that tokens with made-up key ids cannot drive traffic to the provider. */
 const cooldownMs = 30_000
 const firstRetryMs = 1_000
+const maxRetryMs = 60_000
 const fetchTimeoutMs = 2_000
 
 export interface SigningKeysOptions {
@@ -23,6 +20,8 @@ export interface SigningKeysOptions {
   readonly onFetchFailed: (error: unknown) => void
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow?: () => number
+  /** From 0 to 1: spreads the retries of several instances. */
+  readonly random?: () => number
 }
 
 /**
@@ -31,10 +30,17 @@ export interface SigningKeysOptions {
  * after a failed fetch, drops good keys once they are stale and reads answers of any length.
  */
 export function createSigningKeys(options: SigningKeysOptions) {
-  const { url, dispatcher, onFetchFailed, monotonicNow = () => performance.now() } = options
+  const {
+    url,
+    dispatcher,
+    onFetchFailed,
+    monotonicNow = () => performance.now(),
+    random = Math.random,
+  } = options
   let keySet: ReturnType<typeof createLocalJWKSet> | undefined
   let fetching: Promise<void> | undefined
   let failures = 0
+  let fetchedAt = Number.NEGATIVE_INFINITY
   let staleAt = Number.NEGATIVE_INFINITY
   let nextFetchAt = Number.NEGATIVE_INFINITY
 
@@ -46,11 +52,13 @@ export function createSigningKeys(options: SigningKeysOptions) {
           (jwks) => {
             keySet = createLocalJWKSet(jwks)
             failures = 0
+            fetchedAt = monotonicNow()
             staleAt = monotonicNow() + maxAgeMs
             nextFetchAt = monotonicNow() + cooldownMs
           },
           (error) => {
-            nextFetchAt = monotonicNow() + Math.min(firstRetryMs * 2 ** failures, cooldownMs)
+            const backoffMs = Math.min(firstRetryMs * 2 ** failures, maxRetryMs)
+            nextFetchAt = monotonicNow() + backoffMs * (0.5 + random() / 2)
             failures += 1
             onFetchFailed(error)
           },
@@ -62,15 +70,20 @@ export function createSigningKeys(options: SigningKeysOptions) {
     return fetching
   }
 
-  /** @throws Problem `auth-keys-unavailable` when there has never been a usable set */
+  function dropOldKeys(): void {
+    if (monotonicNow() - fetchedAt > maxStaleMs) keySet = undefined
+  }
+
+  /** @throws Problem `auth-keys-unavailable` when there is no usable set */
   const resolve: JWTVerifyGetKey = async (header, token) => {
+    dropOldKeys()
     if (!keySet) await refresh()
     if (!keySet) throw new Problem('auth-keys-unavailable')
     if (monotonicNow() >= staleAt) refresh()
     try {
       return await keySet(header, token)
     } catch (error) {
-      const refreshed = error instanceof errors.JWKSNoMatchingKey ? refresh() : undefined
+      const refreshed = refresh()
       if (!refreshed) throw error
       await refreshed
       return await keySet(header, token)
@@ -79,8 +92,13 @@ export function createSigningKeys(options: SigningKeysOptions) {
 
   return {
     resolve,
+    /** Seconds since the keys in use were fetched; undefined without keys. */
+    ageSeconds(): number | undefined {
+      return keySet && (monotonicNow() - fetchedAt) / 1000
+    },
     /** Whether tokens can be checked. Asking starts a fetch when they cannot, so that probes bring the keys in. */
     isReady(): boolean {
+      dropOldKeys()
       if (!keySet) refresh()
       return keySet !== undefined
     },
@@ -92,8 +110,6 @@ export type SigningKeys = ReturnType<typeof createSigningKeys>
 async function fetchKeySet(url: string, dispatcher: Dispatcher): Promise<JSONWebKeySet> {
   const { statusCode, body } = await request(url, { dispatcher, signal: AbortSignal.timeout(fetchTimeoutMs) })
   const text = await body.text()
-  if (statusCode !== 200) throw new Error(`The identity provider answered ${statusCode} for its signing keys`)
-  const jwks: unknown = JSON.parse(text)
-  if (!jwksCheck.Check(jwks)) throw new Error('The identity provider sent no usable set of signing keys')
-  return jwks satisfies Static<typeof JsonWebKeySet> as JSONWebKeySet
+  if (statusCode !== 200) throw Object.assign(new Error(`Answer ${statusCode}`), { code: 'jwks-status' })
+  return lintKeySet(text)
 }

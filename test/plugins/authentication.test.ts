@@ -71,12 +71,12 @@ t.test('a token at fault gets one and the same answer, and its reason goes to th
   const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
 
   const cases: [string, string, string][] = [
-    ['malformed', 'no JWT', 'abc'],
-    ['malformed', 'unsigned parts', `${head}.${payload}`],
-    ['malformed', 'header not JSON', `${Buffer.from('{').toString('base64url')}.${payload}.${signature}`],
-    ['malformed', 'payload not JSON', await signRaw('not json')],
-    ['malformed', 'payload a list', await signRaw('[]')],
-    ['algorithm', 'alg none', `${encode({ alg: 'none', typ: 'JWT' })}.${payload}.`],
+    ['not-compact', 'no JWT', 'abc'],
+    ['not-compact', 'unsigned parts', `${head}.${payload}`],
+    ['header', 'header not JSON', `${Buffer.from('{').toString('base64url')}.${payload}.${signature}`],
+    ['claims', 'payload not JSON', await signRaw('not json')],
+    ['claims', 'payload a list', await signRaw('[]')],
+    ['algorithm', 'alg none', `${encode({ alg: 'none', typ: 'JWT', kid: 'x' })}.${payload}.${signature}`],
     ['algorithm', 'alg HS256 with the public key', await signSymmetric()],
     [
       'algorithm',
@@ -103,8 +103,8 @@ t.test('a token at fault gets one and the same answer, and its reason goes to th
     ['issued-in-future', 'iat in the future', await service.token({ iat: now + 6 })],
     ['lifetime', 'valid for more than a day', await service.token({ exp: now + 86_401 })],
     ['lifetime', 'valid for ever', await service.token({ exp: 1e15 })],
-    ['user-claim', 'no user', await service.token({ sub: undefined })],
-    ['user-claim', 'user that is no text', await service.token({ sub: 5 })],
+    ['claim-sub', 'no user', await service.token({ sub: undefined })],
+    ['claim-sub', 'user that is no text', await service.token({ sub: 5 })],
   ]
   for (const [reason, name, token] of cases) {
     await t.test(name, async (t) => {

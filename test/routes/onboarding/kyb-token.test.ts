@@ -247,7 +247,7 @@ t.test('no spelling of header or body mints for another company', async (t) => {
   }
   await t.test('X-Company-Id twice', async (t) => {
     const headers = { 'x-company-id': ['acme', 'globex'] }
-    matchProblem(t, await service.mint({ headers }), 'company-not-allowed')
+    matchProblem(t, await service.mint({ headers }), 'malformed-request')
   })
   t.strictSame(await service.arrived(), [])
 

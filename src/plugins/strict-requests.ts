@@ -1,0 +1,45 @@
+import type { IncomingMessage } from 'node:http'
+import type { FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { Problem } from '../problems.js'
+
+/** Fields that two readers of a request must not read differently. */
+const singularFields = new Set(['host', 'authorization', 'content-type', 'content-encoding', 'x-company-id'])
+const maxFields = 64
+const acceptedContentType = /^application\/json[\t ]*(;[\t ]*charset=("utf-8"|utf-8)[\t ]*)?;?$/i
+
+/** Refuses what is ambiguous, and what no caller of this service needs. */
+export const strictRequests = fp(
+  async (app) => {
+    app.addHook('onRequest', async (request) => checkRequest(request))
+
+    // Node would answer these itself, in a shape of its own; the hook above refuses them.
+    app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
+  },
+  { name: 'strict-requests', fastify: '5.x', dependencies: ['problem-details'] },
+)
+
+function checkRequest({ raw, headers, is404 }: FastifyRequest): void {
+  checkFields(raw)
+  if (raw.httpVersion === '1.1' && headers.host === undefined) throw new Problem('malformed-request')
+  if ((headers.expect ?? '100-continue').toLowerCase() !== '100-continue')
+    throw new Problem('expectation-failed')
+  if (is404) return
+  if (raw.url?.includes('?')) throw new Problem('malformed-request')
+  const contentType = headers['content-type']
+  if (contentType !== undefined && !acceptedContentType.test(contentType)) {
+    throw new Problem('unsupported-media-type')
+  }
+  if (headers['content-encoding'] !== undefined) throw new Problem('unsupported-media-type')
+}
+
+function checkFields({ rawHeaders }: IncomingMessage): void {
+  if (rawHeaders.length > maxFields * 2) throw new Problem('header-too-large')
+  const seen = new Set<string>()
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    const name = String(rawHeaders[index]).toLowerCase()
+    if (!singularFields.has(name)) continue
+    if (seen.has(name)) throw new Problem('malformed-request')
+    seen.add(name)
+  }
+}

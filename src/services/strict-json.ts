@@ -1,0 +1,35 @@
+const maxDepth = 32
+const tokens = /"(?:[^"\\]|\\.)*"|[{}[\],:]/g
+
+/**
+ * Parses a JSON object of moderate depth whose members all have different names (RFC 8259 leaves open what a
+ * doubled name means, so two readers may see two objects).
+ *
+ * @param bytes UTF-8
+ * @throws Error for anything else
+ */
+export function parseStrictObject(bytes: Uint8Array): Record<string, unknown> {
+  const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  const value: unknown = JSON.parse(text)
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Error('not an object')
+  checkNames(text)
+  return value as Record<string, unknown>
+}
+
+/** @param text valid JSON, so that a string before a colon is the name of a member */
+function checkNames(text: string): void {
+  const open: Set<string>[] = []
+  let last = ''
+  for (const [token] of text.matchAll(tokens)) {
+    if (token === '{' || token === '[') {
+      if (open.push(new Set()) > maxDepth) throw new Error('too deep')
+    } else if (token === '}' || token === ']') open.pop()
+    else if (token === ':') {
+      const names = open.at(-1) as Set<string>
+      const name = JSON.parse(last) as string
+      if (names.has(name)) throw new Error('a doubled member')
+      names.add(name)
+    }
+    last = token
+  }
+}

@@ -1,0 +1,266 @@
+import { once } from 'node:events'
+import t, { type Test } from 'tap'
+import { type Answer, build, matchProblem, openSocket, parseAnswers } from '../helper.js'
+
+const path = '/onboarding/kyb-token'
+
+async function start(t: Test) {
+  const service = await build(t)
+  const token = await service.token()
+  /** Sends lines as they are and reads the answers until the server closes, which `Connection: close` asks for. */
+  const exchange = async (lines: string[], body = ''): Promise<Answer[]> => {
+    const { socket, received } = openSocket(service.url)
+    socket.write(`${lines.join('\r\n')}\r\n\r\n${body}`, 'latin1')
+    return parseAnswers(await received)
+  }
+  const good = [`POST ${path} HTTP/1.1`, 'Host: a', `Authorization: Bearer ${token}`, 'Connection: close']
+  return { ...service, token, exchange, good }
+}
+
+t.test('requests that HTTP itself refuses', async (t) => {
+  const { exchange, mint } = await start(t)
+  const head = [`POST ${path} HTTP/1.1`, 'Host: a']
+  const rows: [string, string[], string?][] = [
+    ['HTTP-001 two framings', [...head, 'Content-Length: 2', 'Transfer-Encoding: chunked'], '0\r\n\r\n'],
+    ['HTTP-002 two lengths', [...head, 'Content-Length: 2', 'Content-Length: 2'], '{}'],
+    ['HTTP-004 unknown coding', [...head, 'Transfer-Encoding: xchunked'], '{}'],
+    ['HTTP-005 coding after chunked', [...head, 'Transfer-Encoding: chunked, identity'], '{}'],
+    ['HTTP-008 bare CR', [...head, 'X: a\rb']],
+    ['HTTP-008 NUL', [...head, 'X: a\0b']],
+    ['HTTP-008 folded', [...head, 'X: a', ' b']],
+    [
+      'HTTP-010 long chunk extension',
+      [...head, 'Transfer-Encoding: chunked'],
+      `1;${'x'.repeat(20_000)}\r\n{\r\n`,
+    ],
+    ['HTTP-020 unknown version', ['GET / HTTP/9.9', 'Host: a']],
+    ['HTTP-020 HTTP/2', ['PRI * HTTP/2.0'], 'SM\r\n\r\n'],
+    ['HTTP-065 control character', [...head, 'X-Request-Id: \u001b']],
+    ['negative length', [...head, 'Content-Length: -1']],
+    ['space before the colon', [...head, 'Content-Length : 2'], '{}'],
+  ]
+  for (const [name, lines, body] of rows) {
+    await t.test(name, async (t) => {
+      const [answer] = await exchange(lines, body)
+      matchProblem(t, answer as Answer, 'malformed-request')
+      t.equal(answer?.headers.connection, 'close')
+    })
+  }
+  t.equal((await mint()).status, 201, 'the process lives')
+})
+
+t.test('requests that are ambiguous, or that nobody needs', async (t) => {
+  const { exchange, good, token, arrived } = await start(t)
+  const json = ['Content-Type: application/json', 'Content-Length: 2']
+  const refused: [Parameters<typeof matchProblem>[2], string, string[], string?][] = [
+    ['malformed-request', 'HTTP-016 no Host', good.filter((line) => !line.startsWith('Host'))],
+    ['malformed-request', 'HTTP-017 two Hosts', [...good, 'Host: b']],
+    ['malformed-request', 'HTTP-017 two equal Hosts', [...good, 'hOST: a']],
+    ['malformed-request', 'JWT-007 two Authorizations', [...good, `Authorization: Bearer ${token}`]],
+    ['malformed-request', 'two content types', [...good, ...json, 'Content-Type: application/json'], '{}'],
+    ['malformed-request', 'HTTP-035 a query', good.with(0, `POST ${path}?clientId=evil HTTP/1.1`)],
+    ['malformed-request', 'HTTP-035 an empty query', good.with(0, `POST ${path}? HTTP/1.1`)],
+    ['expectation-failed', 'HTTP-028 an odd expectation', [...good, 'Expect: bogus']],
+    [
+      'unsupported-media-type',
+      'HTTP-049 an encoded body',
+      [...good, ...json, 'Content-Encoding: gzip'],
+      '{}',
+    ],
+    [
+      'unsupported-media-type',
+      'HTTP-049 any encoding',
+      [...good, ...json, 'Content-Encoding: identity'],
+      '{}',
+    ],
+    ['unsupported-media-type', 'HTTP-038 a body of no type', [...good, 'Content-Length: 2'], '{}'],
+    [
+      'payload-too-large',
+      'HTTP-011 a length that is too much',
+      [...good, json[0] ?? '', 'Content-Length: 99999999'],
+    ],
+    [
+      'header-too-large',
+      'too many fields',
+      [...good, ...Array.from({ length: 62 }, (_, index) => `X-${index}: 1`)],
+    ],
+    ['header-too-large', 'HTTP-014 too long fields', [...good, `X: ${'x'.repeat(17_000)}`]],
+    ['not-found', 'a query elsewhere', ['GET /?a HTTP/1.1', 'Host: a', 'Connection: close']],
+  ]
+  for (const type of [
+    'text/plain',
+    'application/x-www-form-urlencoded',
+    'multipart/form-data; boundary=x',
+    'application/xml',
+    'application/json\ta',
+    'application/json; charset=utf-16',
+    'application/json; charset=utf-8; x=y',
+    'application/json, text/plain',
+    'application/vnd.api+json',
+    'application/jsonx',
+  ]) {
+    const name = `HTTP-040 to HTTP-046 ${JSON.stringify(type)}`
+    refused.push([
+      'unsupported-media-type',
+      name,
+      [...good, `Content-Type: ${type}`, 'Content-Length: 2'],
+      '{}',
+    ])
+  }
+  for (const [code, name, lines, body] of refused) {
+    await t.test(name, async (t) => {
+      const [answer] = await exchange(lines, body)
+      matchProblem(t, answer as Answer, code)
+    })
+  }
+  t.strictSame(await arrived(), [])
+
+  const accepted: [string, string[], string?][] = [
+    ['HTTP-019 HTTP/1.0', good.with(0, `POST ${path} HTTP/1.0`)],
+    [
+      'HTTP-019 HTTP/1.0 without a host',
+      good.filter((line) => !line.startsWith('Host')).with(0, `POST ${path} HTTP/1.0`),
+    ],
+    ['HTTP-029 100-continue', [...good, ...json, 'Expect: 100-continue'], '{}'],
+    [
+      'HTTP-043 spaces before the type',
+      [...good, 'Content-Type:   application/json', 'Content-Length: 2'],
+      '{}',
+    ],
+    [
+      'HTTP-047 case and an empty parameter',
+      [...good, 'Content-Type: APPLICATION/JSON;', 'Content-Length: 2'],
+      '{}',
+    ],
+    [
+      'a charset in quotes',
+      [...good, 'Content-Type: application/json; charset="UTF-8"', 'Content-Length: 2'],
+      '{}',
+    ],
+    ['HTTP-050 a byte order mark', [...good, json[0] ?? '', 'Content-Length: 5'], '\u00ef\u00bb\u00bf{}'],
+    ['HTTP-064 a request id of the client', [...good, 'X-Request-Id: "}{\\"level\\":60']],
+    ['HTTP-070 a field named __proto__', [...good, '__proto__: x', 'constructor: y']],
+  ]
+  for (const [name, lines, body] of accepted) {
+    t.equal((await exchange(lines, body)).at(-1)?.status, 201, name)
+  }
+  t.equal((await arrived()).length, accepted.length)
+})
+
+t.test('HTTP-022 a request smuggled into a body is a body', async (t) => {
+  const { exchange, good, arrived, token } = await start(t)
+  const smuggled = `POST ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n\r\n`
+  const lines = [...good, 'Content-Type: application/json', `Content-Length: ${smuggled.length}`]
+  const answers = await exchange(lines, smuggled)
+  t.strictSame(
+    answers.map(({ json }) => json.code),
+    ['malformed-request'],
+  )
+  t.strictSame(await arrived(), [])
+})
+
+t.test('HTTP-022 what is pipelined is authenticated alone', async (t) => {
+  const { exchange, good } = await start(t)
+  const open = good.filter((line) => !line.startsWith('Connection'))
+  const anonymous = `POST ${path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`
+  const answers = await exchange(open, anonymous)
+  t.strictSame(
+    answers.map(({ status }) => status),
+    [201, 401],
+  )
+})
+
+t.test('HTTP-031 CONNECT gets nothing', async (t) => {
+  const { url } = await start(t)
+  const { socket, received } = openSocket(url)
+  socket.write('CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n')
+  t.equal(await received, '')
+})
+
+t.test('bodies', async (t) => {
+  const { mint, exchange, good } = await start(t)
+  const post = async (text: string) => {
+    const lines = [
+      ...good,
+      'Content-Type: application/json',
+      `Content-Length: ${Buffer.byteLength(text, 'latin1')}`,
+    ]
+    return (await exchange(lines, text))[0] as Answer
+  }
+  for (const text of [
+    'NaN',
+    'Infinity',
+    '{"lifetime":01}',
+    '{"lifetime":NaN}',
+    '{"locale":"en",}',
+    '{/**/}',
+    "{'a':1}",
+    '{"a":"\t"}',
+  ]) {
+    t.equal((await post(text)).json.code, 'malformed-request', `HTTP-059 ${text}`)
+  }
+  for (const text of ['{"lifetime":1e400}', '{"lifetime":-0}']) {
+    t.equal((await post(text)).json.code, 'validation-failed', `HTTP-059 ${text}`)
+  }
+  for (const text of ['{"__proto__":{}}', '{"\\u005f_proto__":{}}', '{"constructor":{"prototype":{}}}']) {
+    t.equal((await post(text)).json.code, 'malformed-request', `HTTP-052, HTTP-053 ${text}`)
+  }
+  const doubled = await post('{"locale":"zz","locale":"en"}')
+  t.equal(doubled.json.locale, 'en', 'HTTP-055 the last one counts, for the check and for the use')
+  const colliding = JSON.stringify(
+    Object.fromEntries(Array.from({ length: 400 }, (_, index) => [`${index}`, 0])),
+  )
+  t.equal((await post(colliding)).json.code, 'validation-failed', 'HTTP-061')
+  const script = await mint({ body: { locale: '<script>' } })
+  t.notMatch(script.text, 'script', 'HTTP-073 the value is not repeated')
+  t.equal(script.headers['x-content-type-options'], 'nosniff')
+})
+
+t.test('what comes slowly is cut off', async (t) => {
+  const limits = { headersTimeoutMs: 150, requestTimeoutMs: 300, timeoutCheckMs: 20 }
+  const service = await build(t, { limits })
+  const token = await service.token()
+  await service.mint({ token })
+
+  await t.test('HTTP-023 headers', async (t) => {
+    const { socket, received } = openSocket(service.url)
+    socket.write(`POST ${path} HTTP/1.1\r\nHost: a\r\n`)
+    const [answer] = parseAnswers(await received)
+    matchProblem(t, answer as Answer, 'request-timeout')
+  })
+  await t.test('HTTP-025 nothing at all', async (t) => {
+    const { received } = openSocket(service.url)
+    const [answer] = parseAnswers(await received)
+    t.equal(answer?.status ?? 408, 408)
+  })
+  await t.test('a body', async (t) => {
+    const { socket, received } = openSocket(service.url)
+    const begun = once(service.app.server, 'request')
+    socket.write(
+      `POST ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{`,
+    )
+    await begun
+    const [answer] = parseAnswers(await received)
+    matchProblem(t, answer as Answer, 'request-timeout')
+  })
+  t.equal((await service.arrived()).length, 1)
+  t.equal((await service.mint({ token })).status, 201)
+})
+
+t.test('connections over the cap are not served', async (t) => {
+  const service = await build(t, { limits: { connections: 1 } })
+  const first = openSocket(service.url)
+  await once(service.app.server, 'connection')
+  t.equal(await openSocket(service.url).received, '')
+  first.socket.destroy()
+  await first.received
+})
+
+t.test('API7-1, API8-1 absolute forms, and what the server says of itself', async (t) => {
+  const { exchange, good, arrived } = await start(t)
+  const [answer] = await exchange(good.with(0, `POST http://169.254.169.254${path} HTTP/1.1`))
+  t.ok([201, 404].includes(Number(answer?.status)))
+  t.ok((await arrived()).length <= 1)
+  t.equal(answer?.headers.server, undefined)
+  t.equal(answer?.headers['x-powered-by'], undefined)
+})

@@ -1,0 +1,16 @@
+import t from 'tap'
+import { build, matchProblem, send } from '../helper.js'
+
+t.test(
+  'LIFE-52, LIFE-54 a late event loop sheds requests, while the management listener answers',
+  async (t) => {
+    // No event loop is that punctual: the plugin's own measurement is above zero after its first sample.
+    const service = await build(t, { limits: { eventLoopDelayMs: 0.000001 } })
+    let answer = await service.mint()
+    while (answer.status === 201) answer = await service.mint()
+    matchProblem(t, answer, 'overloaded')
+    t.equal(answer.headers['retry-after'], '2')
+    t.equal((await send(`${service.managementUrl}/livez`)).status, 200)
+    t.equal((await send(`${service.managementUrl}/readyz`)).status, 200)
+  },
+)
