@@ -116,16 +116,19 @@ const ProviderOutcome = Type.Union([Type.Literal('not-created'), Type.Literal('u
 export type ProviderOutcome = Static<typeof ProviderOutcome>
 
 /** The body of every answer that is not a success: RFC 9457 with this service's extension members. */
-export const ProblemDetails = Type.Object({
-  type: Type.String(),
-  title: Type.String(),
-  status: Type.Integer(),
-  code: Type.String(),
-  requestId: Type.String(),
-  retryable: Type.Boolean(),
-  outcome: Type.Optional(ProviderOutcome),
-  errors: Type.Optional(Type.Array(FieldFault)),
-})
+export const ProblemDetails = Type.Object(
+  {
+    type: Type.String(),
+    title: Type.String(),
+    status: Type.Integer(),
+    code: Type.String(),
+    requestId: Type.String(),
+    retryable: Type.Boolean(),
+    outcome: Type.Optional(ProviderOutcome),
+    errors: Type.Optional(Type.Array(FieldFault)),
+  },
+  { additionalProperties: false },
+)
 export type ProblemDetails = Static<typeof ProblemDetails>
 
 export interface ProblemOptions {

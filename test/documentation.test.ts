@@ -1,4 +1,5 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import t from 'tap'
 import { environmentSchema } from '../src/config.js'
 import { problems } from '../src/problems.js'
@@ -61,7 +62,12 @@ t.test('every dependency says what it is for', async (t) => {
 })
 
 t.test('links into the repository lead somewhere', async (t) => {
-  for (const [, target = ''] of readme.matchAll(/\]\((?!https?:|#)([^)]+)\)/g)) {
-    t.ok(existsSync(target), target)
+  const documents = ['README.md', ...readdirSync('docs').map((name) => join('docs', name))]
+  for (const document of documents) {
+    const links = readFileSync(document, 'utf8').matchAll(/\]\((?!https?:|#)([^)]+)\)/g)
+    for (const [, target = ''] of links) {
+      const path = join(dirname(document), target)
+      t.ok(existsSync(path), `${document}: ${path}`)
+    }
   }
 })

@@ -36,6 +36,9 @@ export interface Answer {
   readonly json: any
 }
 
+/** Every problem that a test of this file has been answered with. */
+const errorBodies: string[] = []
+
 /** What must never be in a log: it grows with every token that a test makes. */
 export class Secrets {
   readonly #values = new Set<string>([
@@ -64,10 +67,11 @@ export class Secrets {
   }
 
   /** Fails the test, when it ends, if `output` gives a secret away. */
-  guard(t: Test, output: () => string): void {
-    t.teardown(() => {
-      const found = this.foundIn(output())
-      if (found.length > 0) throw new Error(`${found.length} secret(s) in the output:\n${output()}`)
+  guard(t: Test, output: () => string | Promise<string>): void {
+    t.teardown(async () => {
+      const text = `${await output()}\n${errorBodies.join('\n')}`
+      const found = this.foundIn(text)
+      if (found.length > 0) throw new Error(`${found.length} secret(s) in the output:\n${text}`)
     })
   }
 }
@@ -123,7 +127,7 @@ export async function startPeers(t: Test, { now, signers = [signer] }: Overrides
 
 /**
  * The service as in production, listening on a free port and logging into memory, beside its peers. The test
- * fails at its end if anything secret has been logged.
+ * fails at its end if anything secret is in the log, the metrics or an error body.
  */
 export async function build(t: Test, overrides: Overrides = {}) {
   const { now = Date.now, env = {} } = overrides
@@ -137,7 +141,7 @@ export async function build(t: Test, overrides: Overrides = {}) {
   const url = await app.listen({ port: 0 })
   const managementUrl = await management.listen({ port: 0 })
   t.teardown(() => Promise.all([app.close(), management.close()]))
-  peers.secrets.guard(t, () => lines.join(''))
+  peers.secrets.guard(t, async () => lines.join('') + (await app.metrics.registry.metrics()))
 
   return {
     ...peers,
@@ -183,6 +187,7 @@ export function parseAnswers(raw: string): Answer[] {
     const text = rest.slice(headEnd + 4, headEnd + 4 + length)
     rest = rest.slice(headEnd + 4 + length)
     const status = Number(statusLine.split(' ')[1])
+    if (status >= 400) errorBodies.push(text)
     if (status >= 200) answers.push({ status, headers, text, json: text && JSON.parse(text) })
   }
   return answers
@@ -232,6 +237,7 @@ export async function send(url: string, options?: Parameters<typeof request>[1])
   const { statusCode, headers, body } = await request(url, options)
   const text = await body.text()
   const isJson = text !== '' && /json/.test(String(headers['content-type']))
+  if (statusCode >= 400) errorBodies.push(text)
   return { status: statusCode, headers, text, json: isJson ? JSON.parse(text) : undefined }
 }
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { apiKey, apiSecret, build, Secrets } from './helper.js'
+import { type Answer, apiKey, apiSecret, openSocket, Secrets, send, spawnNode, startPeers } from './helper.js'
 
 t.test('the guard of every test finds a secret in any form', async (t) => {
   const secrets = new Secrets()
@@ -19,32 +19,88 @@ t.test('the guard of every test finds a secret in any form', async (t) => {
   t.strictSame(secrets.foundIn('nothing of that kind'), [])
 })
 
-t.test('no line of the log gives a secret away, whatever happens', async (t) => {
-  const service = await build(t, { env: { IDENFY_TIMEOUT_MS: '300' } })
-  const token = await service.token()
+t.test('LOG-01 a process gives no secret away, whatever happens to it', async (t) => {
+  const peers = await startPeers(t)
+  const { secrets } = peers
+  const server = spawnNode(
+    t,
+    ['dist/server.js'],
+    {
+      ...peers.environment,
+      PORT: '0',
+      MANAGEMENT_PORT: '0',
+      LOG_LEVEL: 'trace',
+      IDENFY_TIMEOUT_MS: '300',
+      RATE_LIMIT_COMPANY_PER_MINUTE: '20',
+    },
+    secrets,
+  )
+  const [line] = await server.waitFor(/^.*"msg":"started".*$/m)
+  const [url, managementUrl] = [...line.matchAll(/"port":(\d+)/g)].map(
+    ([, port]) => `http://127.0.0.1:${port}`,
+  )
+  const path = `${url}/onboarding/kyb-token`
+  const token = await peers.token()
+  const authorization = `Bearer ${token}`
+  const post = (options: { body?: string; headers?: Record<string, string> } = {}) =>
+    send(path, { method: 'POST', ...options, headers: { authorization, ...options.headers } })
+  const json = { 'content-type': 'application/json' }
+
   const faults: object[] = [
     {},
     { status: 401, identifier: apiSecret },
     { status: 500, body: `{"identifier":"X","message":"${apiSecret}"}` },
-    { status: 201, body: `{"tokenString":"${service.secrets.add('canary-token-string')}", broken` },
+    { status: 400, body: token },
+    { status: 201, body: `{"tokenString":"${secrets.add('canary-token-string')}", broken` },
+    { status: 201, body: { tokenString: 'canary-token-string', expiration: '2000-01-01T00:00:00Z' } },
     { status: 302, body: token },
     { drop: 'before-headers' },
     { drop: 'mid-body' },
     { delayMs: 1000 },
   ]
   const answers: string[] = []
+  const keep = ({ status, text }: Answer) => status === 201 || answers.push(text)
   for (const fault of faults) {
-    await service.setFault({ ...fault, times: 1 })
-    const { status, text } = await service.mint({ token })
-    if (status !== 201) answers.push(text)
+    await peers.setFault({ ...fault, times: 1 })
+    keep(await post())
   }
-  answers.push((await service.mint({ token: `${token}x` })).text)
-  answers.push((await service.mint({ token, body: { [token]: token, locale: apiSecret } })).text)
-  answers.push((await service.mint({ token, headers: { 'x-company-id': token } })).text)
-  answers.push((await service.mint({ token, headers: { authorization: `Basic ${token}` } })).text)
+  keep(
+    await post({
+      body: JSON.stringify({ [token]: token, locale: apiSecret, [apiSecret]: 1 }),
+      headers: json,
+    }),
+  )
+  keep(await post({ body: `{"${token}`, headers: json }))
+  keep(await post({ body: token, headers: { 'content-type': token } }))
+  keep(
+    await post({
+      headers: { 'x-company-id': token, 'x-request-id': token, 'user-agent': token, cookie: token },
+    }),
+  )
+  keep(await post({ headers: { authorization: `Basic ${token}` } }))
+  keep(await post({ headers: { authorization: `${authorization}x` } }))
+  keep(await post({ headers: { authorization: `Bearer ${await peers.token({ sub: 'x'.repeat(300) })}` } }))
+  keep(await post({ headers: { authorization: `Bearer ${await peers.token({}, { kid: apiSecret })}` } }))
+  keep(await send(`${path}?access_token=${token}`, { method: 'POST', headers: { authorization } }))
+  keep(await send(`${url}/${token}`, { headers: { authorization } }))
+  keep(await send(`${url}/%${token}`, { headers: { authorization } }))
+  for (const bytes of [
+    `${token}\r\n\r\n`,
+    `GET / HTTP/1.1\r\nAuthorization: ${authorization}\r\n${token}\r\n\r\n`,
+  ]) {
+    const { socket, received } = openSocket(String(url))
+    socket.write(bytes)
+    answers.push(await received)
+  }
+  for (let i = 0; i < 20; i++) keep(await post())
+  t.equal(JSON.parse(answers.at(-1) ?? '').code, 'rate-limited')
 
-  const lines = service.log().filter(({ outcome }) => outcome !== undefined)
-  t.equal(lines.length, faults.length + 4)
-  t.strictSame(service.secrets.foundIn(JSON.stringify(service.log())), [])
-  t.strictSame(service.secrets.foundIn(answers.join('\n')), [], 'nor does an error body')
+  const { text: metrics } = await send(`${managementUrl}/metrics`)
+  t.match(metrics, 'authentication_failures_total')
+  server.child.kill('SIGTERM')
+  t.equal(await server.exited, 0)
+  t.ok(server.output.stdout.split('\n').length > faults.length + 10)
+  for (const [place, text] of Object.entries({ ...server.output, metrics, answers: answers.join('\n') })) {
+    t.strictSame(secrets.foundIn(text), [], place)
+  }
 })

@@ -6,7 +6,8 @@ import { KybFormToken, KybSession } from '../../services/idenfy/schemas.js'
 
 const { locale, flow, theme, tags, scanRefs } = KybFormToken.properties
 
-const KybToken = Type.Object(
+/** The body of a success. */
+export const KybToken = Type.Object(
   {
     tokenType: Type.Literal('FORM'),
     tokenString: Type.String({ description: 'A bearer credential for the whole form' }),

@@ -1,0 +1,164 @@
+import { readFileSync } from 'node:fs'
+import { Value } from '@sinclair/typebox/value'
+import fc from 'fast-check'
+import t from 'tap'
+import { ProblemDetails } from '../../src/problems.js'
+import { KybToken } from '../../src/routes/onboarding/kyb-token.js'
+import { type Answer, openSocket, send, spawnNode, startPeers } from '../helper.js'
+
+/** Short by default; `npm run fuzz` makes it long. */
+const runs = Number(process.env.FUZZ_RUNS ?? 300)
+
+const uuid = '7b1d8a1e-6c1b-4d53-9d3a-0c5a3f2e9a10'
+const properties = [
+  'lifetime',
+  'locale',
+  'flow',
+  'theme',
+  'questionnaire',
+  'questionnaireRequired',
+  'tags',
+  'scanRefs',
+]
+
+/** Values near what is valid, and any JSON. */
+const value = fc.oneof(
+  fc.constantFrom<unknown>(
+    60,
+    59,
+    3600,
+    2_592_000,
+    'lt',
+    'en',
+    uuid,
+    uuid.toUpperCase(),
+    null,
+    true,
+    'q',
+    ['a'],
+    ['a', 'b'],
+    [],
+  ),
+  fc.array(fc.string({ maxLength: 45, unit: 'binary' }), { maxLength: 6 }),
+  fc.string({ maxLength: 45, unit: 'binary' }),
+  fc.integer(),
+  fc.jsonValue({ maxDepth: 3 }),
+)
+const record = fc.dictionary(
+  fc.oneof({ weight: 20, arbitrary: fc.constantFrom(...properties) }, { weight: 1, arbitrary: fc.string() }),
+  value,
+  { maxKeys: 4 },
+)
+const body = fc.oneof(
+  { weight: 9, arbitrary: record },
+  { weight: 1, arbitrary: fc.jsonValue({ maxDepth: 5 }) },
+)
+
+t.test('whatever arrives', async (t) => {
+  const peers = await startPeers(t)
+  const policy = JSON.stringify({ callerMaySet: Object.fromEntries(properties.map((name) => [name, true])) })
+  const server = spawnNode(
+    t,
+    ['dist/server.js'],
+    {
+      ...peers.environment,
+      PORT: '0',
+      MANAGEMENT_PORT: '0',
+      // A line per case would be too much to search for secrets.
+      LOG_LEVEL: runs > 1000 ? 'warn' : 'info',
+      KYB_POLICY_FILE: `${t.testdir({ 'policy.json': policy })}/policy.json`,
+    },
+    peers.secrets,
+  )
+  const [, port] = await server.waitFor(
+    /"addresses":\[\{"address":"127\.0\.0\.1","family":"IPv4","port":(\d+)\}/,
+  )
+  const url = `http://127.0.0.1:${port}`
+  const token = await peers.token({ exp: Math.floor(Date.now() / 1000) + 7200 })
+  const post = (text: string, authorization = `Bearer ${token}`): Promise<Answer> =>
+    send(`${url}/onboarding/kyb-token`, {
+      method: 'POST',
+      body: text,
+      headers: { 'content-type': 'application/json', authorization },
+    })
+  const assertGood = async () => {
+    const { status } = await post('{}')
+    if (status !== 201) throw new Error(`A good request got ${status}`)
+  }
+  const residentMegabytes: number[] = []
+  const sample = () => {
+    const [, kilobytes] =
+      /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${server.child.pid}/status`, 'utf8')) ?? []
+    residentMegabytes.push(Math.round(Number(kilobytes) / 1024))
+  }
+  const check = async (name: string, share: number, property: fc.IAsyncProperty<unknown>) => {
+    const parts = 5
+    for (let part = 0; part < parts; part++) {
+      const numRuns = Math.ceil((runs * share) / parts)
+      await t.resolves(
+        fc.assert(property as fc.IAsyncProperty<[unknown]>, { numRuns }),
+        `${name}, ${numRuns} cases`,
+      )
+      if (process.platform === 'linux') sample()
+    }
+  }
+
+  const statuses = new Map<number, number>()
+  await check(
+    'any body is answered with 201, 400, 403 or 413, in the form of its status',
+    0.6,
+    fc.asyncProperty(body, async (candidate) => {
+      const { status, json } = await post(JSON.stringify(candidate))
+      statuses.set(status, (statuses.get(status) ?? 0) + 1)
+      if (![201, 400, 403, 413].includes(status)) throw new Error(`${status} ${json?.code}`)
+      Value.Assert(status === 201 ? KybToken : ProblemDetails, json)
+    }),
+  )
+  t.ok((statuses.get(201) ?? 0) > 0 && (statuses.get(400) ?? 0) > 0, `both kinds came up: ${[...statuses]}`)
+
+  await check(
+    'any change of a token makes it invalid',
+    0.2,
+    fc.asyncProperty(
+      fc.nat(token.length - 1),
+      fc.constantFrom(...'AZaz09-_.=+/ ,"'),
+      async (at, character) => {
+        const changed = token.slice(0, at) + character + token.slice(at + 1)
+        const { status } = await post('{}', `Bearer ${changed}`)
+        if (status !== (changed === token ? 201 : 401)) throw new Error(String(status))
+      },
+    ),
+  )
+
+  const request = `POST /onboarding/kyb-token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\nContent-Length: 2\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{}`
+  const bytes = fc.oneof(
+    fc.uint8Array({ maxLength: 200 }),
+    fc
+      .array(fc.tuple(fc.nat(request.length - 1), fc.uint8Array({ maxLength: 3 })), {
+        minLength: 1,
+        maxLength: 4,
+      })
+      .map((changes) => {
+        const mutated = Buffer.from(request)
+        for (const [at, patch] of changes) mutated.set(patch.subarray(0, mutated.length - at), at)
+        return new Uint8Array(mutated)
+      }),
+  )
+  await check(
+    'any bytes leave the process alive',
+    0.2,
+    fc.asyncProperty(bytes, async (chunk) => {
+      const { socket, received } = openSocket(url)
+      socket.on('error', () => {})
+      socket.end(chunk)
+      const [, status] = /^HTTP\/1\.1 (\d+)/.exec(await received.catch(() => '')) ?? []
+      if (Number(status ?? 400) >= 500) throw new Error(`answered ${status}`)
+      if (chunk.length % 16 === 0) await assertGood()
+    }),
+  )
+  await assertGood()
+
+  t.comment(`resident memory, MB: ${residentMegabytes.join(' ')}`)
+  // Growth while the engine warms up is none; the last tenth is compared with the first half.
+  if (runs >= 10_000) t.ok(Number(residentMegabytes.at(-1)) < Math.max(...residentMegabytes.slice(0, 8)) + 32)
+})
