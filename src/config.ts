@@ -206,7 +206,7 @@ const secretNames = new Set(names.filter((name) => environmentSchema.properties[
  * @throws ConfigError with every fault
  */
 export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config {
-  const faults = new Map<EnvironmentVariable, string>()
+  const faults = new Map<string, string>()
   /** The first fault of a variable counts. */
   const addFault = (name: EnvironmentVariable, fault: string) => {
     if (!faults.has(name)) faults.set(name, fault)
@@ -255,6 +255,16 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     'KYB_POLICY_FILE',
     () => given.KYB_POLICY_FILE && readPolicy(given.KYB_POLICY_FILE),
   )
+
+  if (environment.NODE_TLS_REJECT_UNAUTHORIZED === '0') {
+    faults.set(
+      'NODE_TLS_REJECT_UNAUTHORIZED',
+      'must not be 0: anybody could pass for iDenfy; see IDENFY_CA_FILE',
+    )
+  }
+  if (environment.NODE_OPTIONS?.includes('--insecure-http-parser')) {
+    faults.set('NODE_OPTIONS', 'must not have --insecure-http-parser')
+  }
 
   if (faults.size > 0) throw new ConfigError([...faults].map(([name, fault]) => `${name} ${fault}`))
   const config = { ...values, AUTH_JWKS_URL: jwksUrl, idenfyCa, sessionPolicy }

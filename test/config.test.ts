@@ -147,6 +147,8 @@ t.test('one variable at a time', async (t) => {
     ['CORS_ORIGINS', { CORS_ORIGINS: 'https://APP.acme.example' }],
     ['CORS_ORIGINS', { CORS_ORIGINS: 'null' }],
     ['CORS_ORIGINS', { CORS_ORIGINS: 'https://[' }],
+    ['NODE_TLS_REJECT_UNAUTHORIZED', { NODE_TLS_REJECT_UNAUTHORIZED: '0' }],
+    ['NODE_OPTIONS', { NODE_OPTIONS: '--insecure-http-parser' }],
     ['TRUST_PROXY', { TRUST_PROXY: '1' }],
     ['TRUST_PROXY', { TRUST_PROXY: 'true' }],
     ['TRUST_PROXY', { TRUST_PROXY: '10.0.0.0/33' }],

@@ -146,6 +146,7 @@ export async function build(t: Test, overrides: Overrides = {}) {
   return {
     ...peers,
     app,
+    management,
     url,
     managementUrl,
     /** The log so far, one object a line; with `outcome`, only the lines of requests that ended so. */

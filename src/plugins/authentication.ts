@@ -1,4 +1,4 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Agent } from 'undici'
 import type { Config } from '../config.js'
@@ -10,7 +10,7 @@ import { createSigningKeys } from '../services/signing-keys.js'
 declare module 'fastify' {
   interface FastifyInstance {
     /** The `onRequest` hook of guarded scopes: bearer JWT → `request.caller`. */
-    authenticate(request: FastifyRequest, reply: FastifyReply): Promise<void>
+    authenticate(request: FastifyRequest): Promise<void>
     /** Whether access tokens can be checked. */
     hasSigningKeys(): boolean
   }
@@ -56,14 +56,14 @@ export const authentication = fp<AuthenticationOptions>(
 
     app.decorateRequest('caller', null)
     app.decorate('hasSigningKeys', () => signingKeys.isReady())
-    app.decorate('authenticate', async (request: FastifyRequest, reply: FastifyReply) => {
+    app.decorate('authenticate', async (request: FastifyRequest) => {
       try {
         const claims = await verify(bearerToken(request.headers.authorization))
         request.caller = resolveCaller(claims, request.headers['x-company-id']?.toString())
       } catch (error) {
         if (!(error instanceof Problem) || error.status !== 401) throw error
         app.metrics.failedAuthentications.inc({ reason: error.options.diagnosis?.reason ?? error.code })
-        await app.limitFailures(request, reply)
+        await app.limitFailures(request)
         throw error
       }
     })
@@ -84,6 +84,6 @@ function bearerToken(authorization = ''): string {
 
 /** The code that the key set was refused with, or that there was none to refuse. */
 function keySetFault(error: unknown): string {
-  const { code } = error as { code?: string }
-  return code?.startsWith('jwks-') ? code : 'unreachable'
+  const code = String((error as { code?: unknown }).code)
+  return code.startsWith('jwks-') ? code : 'unreachable'
 }

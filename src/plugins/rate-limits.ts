@@ -9,7 +9,7 @@ declare module 'fastify' {
     /** An `onRequest` hook for guarded scopes, after authentication: so many requests of a user and of a company. */
     limitCaller(request: FastifyRequest, reply: FastifyReply): Promise<void>
     /** Counts a failed authentication against the address; good credentials from there are not affected. */
-    limitFailures(request: FastifyRequest, reply: FastifyReply): Promise<void>
+    limitFailures(request: FastifyRequest): Promise<void>
   }
 }
 

@@ -60,7 +60,6 @@ export function invalidToken(reason: InvalidTokenReason, cause?: unknown): Probl
 const reasons: Record<string, InvalidTokenReason> = {
   [errors.JWTExpired.code]: 'expired',
   [errors.JWKSNoMatchingKey.code]: 'unknown-key',
-  [errors.JWSSignatureVerificationFailed.code]: 'signature',
 }
 
 const claimReasons: Record<string, InvalidTokenReason> = {
@@ -74,5 +73,5 @@ const claimReasons: Record<string, InvalidTokenReason> = {
 
 function reasonOf(error: errors.JOSEError): InvalidTokenReason {
   const byClaim = error instanceof errors.JWTClaimValidationFailed && claimReasons[error.claim]
-  return byClaim || (reasons[error.code] ?? 'other')
+  return byClaim || (reasons[error.code] ?? 'signature')
 }

@@ -34,7 +34,6 @@ export const invalidTokenReasons = [
   'issued-in-future',
   'lifetime',
   'user-claim',
-  'other',
 ] as const
 export type InvalidTokenReason = (typeof invalidTokenReasons)[number]
 

@@ -40,7 +40,10 @@ async function isSound(key: JWK): Promise<boolean> {
     })
     if (key.alg !== undefined) await importJWK(key, key.alg)
     if (asymmetricKeyType !== 'rsa') return true
-    const { modulusLength = 0, publicExponent = 0n } = asymmetricKeyDetails ?? {}
+    const { modulusLength, publicExponent } = asymmetricKeyDetails as {
+      modulusLength: number
+      publicExponent: bigint
+    }
     return modulusLength >= 2048 && publicExponent >= 65_537n && publicExponent % 2n === 1n
   } catch {
     return false

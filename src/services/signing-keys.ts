@@ -7,11 +7,10 @@ import { lintKeySet } from './key-set.js'
 const maxAgeMs = 5 * 60_000
 /** For so long the last good set is used while no other can be fetched. */
 const maxStaleMs = 24 * 60 * 60_000
-/** Between two fetches, so that tokens with made-up key ids cannot drive traffic to the provider. */
+/** Between two fetches for unknown keys, so that tokens with made-up key ids cannot drive traffic to the provider. */
 const cooldownMs = 30_000
 const firstRetryMs = 1_000
 const maxRetryMs = 60_000
-const fetchTimeoutMs = 2_000
 
 export interface SigningKeysOptions {
   readonly url: string
@@ -20,6 +19,7 @@ export interface SigningKeysOptions {
   readonly onFetchFailed: (error: unknown) => void
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow?: () => number
+  readonly fetchTimeoutMs?: number
   /** From 0 to 1: spreads the retries of several instances. */
   readonly random?: () => number
 }
@@ -30,31 +30,26 @@ export interface SigningKeysOptions {
  * after a failed fetch, drops good keys once they are stale and reads answers of any length.
  */
 export function createSigningKeys(options: SigningKeysOptions) {
-  const {
-    url,
-    dispatcher,
-    onFetchFailed,
-    monotonicNow = () => performance.now(),
-    random = Math.random,
-  } = options
+  const { url, dispatcher, onFetchFailed, fetchTimeoutMs = 2_000, random = Math.random } = options
+  const { monotonicNow = () => performance.now() } = options
   let keySet: ReturnType<typeof createLocalJWKSet> | undefined
   let fetching: Promise<void> | undefined
   let failures = 0
   let fetchedAt = Number.NEGATIVE_INFINITY
   let staleAt = Number.NEGATIVE_INFINITY
   let nextFetchAt = Number.NEGATIVE_INFINITY
+  let nextFetchForUnknownKeyAt = Number.NEGATIVE_INFINITY
 
   /** Starts or joins a fetch; undefined when it is too early for one. The promise never rejects. */
   function refresh(): Promise<void> | undefined {
     if (!fetching && monotonicNow() >= nextFetchAt) {
-      fetching = fetchKeySet(url, dispatcher)
+      fetching = fetchKeySet(url, dispatcher, fetchTimeoutMs)
         .then(
           (jwks) => {
             keySet = createLocalJWKSet(jwks)
             failures = 0
             fetchedAt = monotonicNow()
             staleAt = monotonicNow() + maxAgeMs
-            nextFetchAt = monotonicNow() + cooldownMs
           },
           (error) => {
             const backoffMs = Math.min(firstRetryMs * 2 ** failures, maxRetryMs)
@@ -70,6 +65,13 @@ export function createSigningKeys(options: SigningKeysOptions) {
     return fetching
   }
 
+  /** The first token of a new key brings the key in at once; the next unknown one has to wait. */
+  function refreshForUnknownKey(): Promise<void> | undefined {
+    if (!fetching && monotonicNow() < nextFetchForUnknownKeyAt) return undefined
+    nextFetchForUnknownKeyAt = monotonicNow() + cooldownMs
+    return refresh()
+  }
+
   function dropOldKeys(): void {
     if (monotonicNow() - fetchedAt > maxStaleMs) keySet = undefined
   }
@@ -83,7 +85,7 @@ export function createSigningKeys(options: SigningKeysOptions) {
     try {
       return await keySet(header, token)
     } catch (error) {
-      const refreshed = refresh()
+      const refreshed = refreshForUnknownKey()
       if (!refreshed) throw error
       await refreshed
       return await keySet(header, token)
@@ -107,8 +109,8 @@ export function createSigningKeys(options: SigningKeysOptions) {
 
 export type SigningKeys = ReturnType<typeof createSigningKeys>
 
-async function fetchKeySet(url: string, dispatcher: Dispatcher): Promise<JSONWebKeySet> {
-  const { statusCode, body } = await request(url, { dispatcher, signal: AbortSignal.timeout(fetchTimeoutMs) })
+async function fetchKeySet(url: string, dispatcher: Dispatcher, timeoutMs: number): Promise<JSONWebKeySet> {
+  const { statusCode, body } = await request(url, { dispatcher, signal: AbortSignal.timeout(timeoutMs) })
   const text = await body.text()
   if (statusCode !== 200) throw Object.assign(new Error(`Answer ${statusCode}`), { code: 'jwks-status' })
   return lintKeySet(text)

@@ -139,6 +139,7 @@ t.test('requests that are ambiguous, or that nobody needs', async (t) => {
     ],
     ['HTTP-050 a byte order mark', [...good, json[0] ?? '', 'Content-Length: 5'], '\u00ef\u00bb\u00bf{}'],
     ['HTTP-064 a request id of the client', [...good, 'X-Request-Id: "}{\\"level\\":60']],
+    ['HTTP-071 another wish for the form', [...good, 'Accept: text/html']],
     ['HTTP-070 a field named __proto__', [...good, '__proto__: x', 'constructor: y']],
   ]
   for (const [name, lines, body] of accepted) {
@@ -211,6 +212,13 @@ t.test('bodies', async (t) => {
     Object.fromEntries(Array.from({ length: 400 }, (_, index) => [`${index}`, 0])),
   )
   t.equal((await post(colliding)).json.code, 'validation-failed', 'HTTP-061')
+  const texts = ['a\u0000', 'a\n', '\u0085', '\u202ea', '\u2066', '\ud800', '\udc00x']
+  for (const text of texts) {
+    for (const [property, value] of Object.entries({ tags: [text], scanRefs: [text], questionnaire: text })) {
+      const { json } = await mint({ body: { [property]: value } })
+      t.equal(json.errors[0].code, 'wrong-format', `HTTP-062 ${property} ${JSON.stringify(text)}`)
+    }
+  }
   const script = await mint({ body: { locale: '<script>' } })
   t.notMatch(script.text, 'script', 'HTTP-073 the value is not repeated')
   t.equal(script.headers['x-content-type-options'], 'nosniff')

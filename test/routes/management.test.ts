@@ -1,5 +1,5 @@
 import t from 'tap'
-import { build, matchProblem, send } from '../helper.js'
+import { build, matchProblem, send, startPeers } from '../helper.js'
 
 t.test('without signing keys the instance lives but is not ready', async (t) => {
   const service = await build(t, { env: { AUTH_JWKS_URL: 'http://127.0.0.1:1/jwks' } })
@@ -30,4 +30,19 @@ t.test('nothing else is there', async (t) => {
     'not-found',
   )
   matchProblem(t, await send(`${service.managementUrl}/livez`, { method: 'POST' }), 'method-not-allowed')
+})
+
+t.test('metrics count what keeps the signing keys away', async (t) => {
+  const { idenfyUrl } = await startPeers(t)
+  const rows: [string, string][] = [
+    ['http://127.0.0.1:1/jwks', 'unreachable'],
+    [`${idenfyUrl}/none`, 'jwks-status'],
+  ]
+  for (const [AUTH_JWKS_URL, reason] of rows) {
+    const service = await build(t, { env: { AUTH_JWKS_URL } })
+    await service.mint()
+    const { headers, text } = await send(`${service.managementUrl}/metrics`)
+    t.match(headers['content-type'], /^text\/plain/)
+    t.match(text, `signing_key_fetch_failures_total{reason="${reason}"} 1`)
+  }
 })

@@ -125,6 +125,7 @@ t.test('documents that are refused, every fault by its pointer and none by its v
     const error = t.throws(() => checkPolicy(document), { message }, JSON.stringify(document))
     t.notMatch((error as Error).message, 'canary')
   }
+  t.doesNotThrow(() => checkPolicy({ session: { tags: ['\u{1F600}'] } }))
   t.doesNotThrow(() =>
     checkPolicy({
       session: { questionnaire: 'q' },

@@ -1,7 +1,8 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 
 /*
- * What iDenfy's document says of POST /kyb/tokens/. Lengths and patterns are iDenfy's own.
+ * What iDenfy's document says of POST /kyb/tokens/. Lengths are iDenfy's own, and so are the patterns, but that
+ * texts may not have control characters, marks that turn the direction of writing, or halves of surrogate pairs.
  * UUIDs are checked by pattern: the `uuid` format of common validators also takes `urn:uuid:…`.
  */
 
@@ -14,8 +15,11 @@ export const Locale = Type.Union(
     (locale) => Type.Literal(locale),
   ),
 )
-export const Tag = Type.String({ minLength: 1, maxLength: 32, pattern: '^[^,]+$' })
-export const ScanRef = Type.String({ minLength: 1, maxLength: 40, pattern: '^[^,]+$' })
+/** Of any length; surrogate pairs are spelled out because one of the two validators reads UTF-16 units. */
+const text = (alsoNot = '') =>
+  `^([^${alsoNot}\\u0000-\\u001f\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]|[\\ud800-\\udbff][\\udc00-\\udfff])*$`
+export const Tag = Type.String({ minLength: 1, maxLength: 32, pattern: text(',') })
+export const ScanRef = Type.String({ minLength: 1, maxLength: 40, pattern: text(',') })
 
 /** The body of `POST /kyb/tokens/`. */
 export const KybFormTokenRequest = Type.Object(
@@ -27,7 +31,7 @@ export const KybFormTokenRequest = Type.Object(
     locale: Type.Optional(Nullable(Locale)),
     flow: Type.Optional(Nullable(Uuid)),
     theme: Type.Optional(Nullable(Uuid)),
-    questionnaire: Type.Optional(Nullable(Type.String({ minLength: 1 }))),
+    questionnaire: Type.Optional(Nullable(Type.String({ minLength: 1, pattern: text() }))),
     questionnaireRequired: Type.Optional(Type.Boolean()),
     tags: Type.Optional(Type.Array(Tag, { maxItems: 5 })),
     scanRefs: Type.Optional(Nullable(Type.Array(ScanRef))),

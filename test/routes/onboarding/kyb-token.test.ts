@@ -98,6 +98,11 @@ t.test('a caller may choose what policy opens', async (t) => {
       { questionnaireRequired: 'true' },
       [{ pointer: '/questionnaireRequired', code: 'wrong-type' }],
     ],
+    [
+      'nothing but an emoji is fine, its half is not',
+      { tags: ['\u{1F600}', '\ud83d'] },
+      [{ pointer: '/tags/1', code: 'wrong-format' }],
+    ],
     ['tags null', { tags: null }, [{ pointer: '/tags', code: 'wrong-type' }]],
     ['six tags', { tags: ['1', '2', '3', '4', '5', '6'] }, [{ pointer: '/tags', code: 'too-many' }]],
     ['tag with a comma', { tags: ['a', 'b,c'] }, [{ pointer: '/tags/1', code: 'wrong-format' }]],
@@ -255,6 +260,24 @@ t.test('no spelling of header or body mints for another company', async (t) => {
     const { json } = await service.mint({ headers: { [name]: 'globex' } })
     t.equal(json.clientId, 'acme', `${name} changes nothing`)
   }
+})
+
+t.test('API1-2 companies at the same time do not mix', async (t) => {
+  const service = await build(t)
+  const companies = Array.from({ length: 10 }, (_, index) => `company-${index}`)
+  const tokens = await Promise.all(
+    companies.map((company_id) => service.token({ company_id, sub: `of-${company_id}` })),
+  )
+  await service.setFault({ delayMs: 5 })
+  await Promise.all(
+    Array.from({ length: 200 }, async (_, index) => {
+      const { json } = await service.mint({ token: String(tokens[index % 10]) })
+      const company = `company-${index % 10}`
+      if (json.clientId !== company || json.externalRef !== `of-${company}`)
+        t.fail(`${company} got ${json.clientId}`)
+    }),
+  )
+  t.equal((await service.arrived()).length, 200)
 })
 
 t.test('a user of several companies picks one', async (t) => {
