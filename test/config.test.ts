@@ -64,7 +64,7 @@ t.test('secrets are there, but nothing prints them along with the rest', async (
   t.notMatch(inspect(config, { depth: null }) + JSON.stringify(config), 'canary')
 })
 
-t.test('every fault at once, by name and never by value', async (t) => {
+t.test('API2-2, LIFE-55 every fault at once, by name and never by value', async (t) => {
   t.strictSame(
     faultsOf({
       AUTH_ISSUER: undefined,
@@ -93,7 +93,7 @@ t.test('every fault at once, by name and never by value', async (t) => {
   )
 })
 
-t.test('one variable at a time', async (t) => {
+t.test('API7-2, API8-2 one variable at a time', async (t) => {
   const good: Environment[] = [
     { PORT: '0' },
     { ALLOW_INSECURE_URLS: 'true' },

@@ -135,7 +135,12 @@ export async function build(t: Test, overrides: Overrides = {}) {
   const lines: string[] = []
   const logger = createLogger('trace', { write: (line) => lines.push(line) })
   const config = loadConfig({ ...peers.environment, ...env })
-  const app = await buildApp(config, { logger, now, ...(overrides.limits && { limits: overrides.limits }) })
+  const app = await buildApp(config, {
+    logger,
+    now,
+    // A busy machine must not make a test shed requests.
+    limits: { eventLoopDelayMs: 60_000, ...overrides.limits },
+  })
   const management = await buildManagementApp(app, { logger })
   overrides.prepare?.(app)
   const url = await app.listen({ port: 0 })

@@ -77,7 +77,7 @@ t.test('a full token under another 2xx is a success, and the drift is told', asy
   }
 })
 
-t.test('an answer that breaks the contract is never handed on', async (t) => {
+t.test('API10-1, API10-3, API10-4 an answer that breaks the contract is never handed on', async (t) => {
   const cases: [string, string, string][] = [
     ['no tokenString', 'not-a-token', created({ tokenString: undefined })],
     ['tokenString null', 'not-a-token', created({ tokenString: null })],
@@ -117,7 +117,7 @@ t.test('an answer that breaks the contract is never handed on', async (t) => {
   }
 })
 
-t.test('an answer that HTTP itself cannot take', async (t) => {
+t.test('API10-2 an answer that HTTP itself cannot take', async (t) => {
   const cases: [string, string][] = [
     ['no HTTP', 'hello\r\n\r\n'],
     ['over 64 KiB', httpAnswer('201 Created', { ...goodToken, padding: 'x'.repeat(65_536) })],
@@ -148,7 +148,7 @@ t.test('what iDenfy asks us to wait is passed on, within bounds', async (t) => {
   t.equal(answer.headers['retry-after'], undefined, 'waiting mends no refusal')
 })
 
-t.test('the deadline holds whatever the phase', async (t) => {
+t.test('API10-5 the deadline holds whatever the phase', async (t) => {
   const cases: [string, (socket: Socket) => void][] = [
     ['no answer', () => {}],
     ['a body that stalls', (socket) => socket.write('HTTP/1.1 201 Created\r\nContent-Length: 99\r\n\r\n{')],
