@@ -84,6 +84,7 @@ export const environmentSchema = Type.Object({
   }),
   AUTH_MAX_TOKEN_LIFETIME_SECONDS: Type.Integer({
     minimum: 60,
+    maximum: 31_536_000,
     default: 86_400,
     description: 'Longest accepted time between `iat` and `exp`',
   }),
@@ -165,6 +166,7 @@ export const environmentSchema = Type.Object({
   ),
   SHUTDOWN_TIMEOUT_MS: Type.Integer({
     minimum: 100,
+    maximum: 600_000,
     default: 25_000,
     description: 'Limit for finishing what is in flight after SIGTERM',
   }),
@@ -276,6 +278,9 @@ function readVariable(name: EnvironmentVariable, environment: NodeJS.ProcessEnv)
   const value = environment[name]
   // Not a default: a substitution that failed must not turn a check off.
   if (value === '') throw new Error('must not be empty; leave the variable out instead')
+  // The validator would take Infinity and hexadecimal numbers too, and compare the former with no bound.
+  const isInteger = environmentSchema.properties[name].type === 'integer'
+  if (value !== undefined && isInteger && !/^-?\d+$/.test(value)) throw new Error('must be integer')
   const path = secretNames.has(name) ? environment[`${name}_FILE`] : undefined
   if (path === undefined) return value
   if (value !== undefined) throw new Error(`is given twice, also as ${name}_FILE`)

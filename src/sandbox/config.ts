@@ -14,5 +14,10 @@ export type SandboxConfig = Static<typeof SandboxConfig>
 
 /** @throws Error that names every variable at fault */
 export function loadSandboxConfig(environment: NodeJS.ProcessEnv = process.env): SandboxConfig {
-  return envSchema<SandboxConfig>({ schema: SandboxConfig, data: environment, env: false })
+  const config = envSchema<SandboxConfig>({ schema: SandboxConfig, data: environment, env: false })
+  for (const [name, value] of Object.entries(config)) {
+    // The validator compares an infinite number with no bound.
+    if (typeof value === 'number' && !Number.isFinite(value)) throw new Error(`${name} must be a port`)
+  }
+  return config
 }

@@ -82,7 +82,7 @@ try {
   })
   const [, , part = 'all'] = process.argv
   if (part === 'all') await startAll()
-  else if (part in parts) process.stdout.write(`${await parts[part as keyof typeof parts]()}\n`)
+  else if (Object.hasOwn(parts, part)) process.stdout.write(`${await parts[part as keyof typeof parts]()}\n`)
   else throw new Error(`There is no part "${part}"; there are ${Object.keys(parts).join(', ')}, and all`)
 } catch (error) {
   process.stderr.write(`The sandbox cannot start. ${(error as Error).message}\n`)

@@ -2,7 +2,7 @@ import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { type FieldFault, Problem } from '../problems.js'
 import { idCharacters } from './caller.js'
-import { type KybFormToken, KybSession, Locale, ScanRef, Tag } from './idenfy/schemas.js'
+import { type KybFormToken, KybSession, Lifetime, Locale, ScanRef, Tag } from './idenfy/schemas.js'
 
 const { lifetime, flow, theme, questionnaire, questionnaireRequired } = KybSession.properties
 
@@ -14,7 +14,7 @@ const CallerMaySet = Type.Partial(
     {
       lifetime: Type.Union([
         permission(lifetime),
-        Type.Object({ maximum: lifetime }, { additionalProperties: false }),
+        Type.Object({ maximum: Lifetime }, { additionalProperties: false }),
       ]),
       locale: permission(Type.Union([Locale, Type.Null()])),
       flow: permission(flow),
@@ -70,7 +70,7 @@ function conflicts(document: SessionPolicyDocument): { path: string; message: st
       return session.flow && session.questionnaire
     })
     .map((id) => ({
-      path: id === undefined ? '/session' : `/companies/${id}/session`,
+      path: id === undefined ? '/session' : `/companies/${id.replaceAll('~', '~0')}/session`,
       message: 'has a flow and a questionnaire, but iDenfy ignores a questionnaire beside a flow',
     }))
 }

@@ -42,12 +42,12 @@ export type KybFormTokenRequest = Static<typeof KybFormTokenRequest>
 
 const { tokenType: _, clientId: __, externalRef: ___, ...sessionProperties } = KybFormTokenRequest.properties
 
-/**
- * What can be chosen about a session: the request less who it is for. A lifetime under a minute is
- * refused here because iDenfy does not document what 0 means; it might mean no end at all.
- */
+/** In seconds. Not under a minute: iDenfy does not document what 0 means; it might mean no end at all. */
+export const Lifetime = Type.Integer({ minimum: 60, maximum: 2_592_000 })
+
+/** What can be chosen about a session: the request less who it is for. */
 export const KybSession = Type.Object(
-  { ...sessionProperties, lifetime: Type.Optional(Type.Integer({ minimum: 60, maximum: 2_592_000 })) },
+  { ...sessionProperties, lifetime: Type.Optional(Lifetime) },
   { additionalProperties: false },
 )
 export type KybSession = Static<typeof KybSession>
