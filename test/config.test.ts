@@ -1,7 +1,7 @@
 import { inspect } from 'node:util'
 import selfsigned from 'selfsigned'
 import t from 'tap'
-import { ConfigError, loadConfig } from '../src/config.js'
+import { ConfigError, environmentSchema, loadConfig } from '../src/config.js'
 
 const required = {
   AUTH_ISSUER: 'https://idp.example',
@@ -10,6 +10,21 @@ const required = {
   IDENFY_API_SECRET: 'canary-secret',
 }
 type Environment = Record<string, string | undefined>
+
+const secrets = Object.entries({
+  IDENFY_API_KEY: 'canary-file',
+  IDENFY_API_SECRET: 'canary-file',
+  KYB_IDENTITY_KEY: 'canary-file'.repeat(4),
+})
+
+interface IntegerSchema {
+  readonly type: string
+  readonly minimum: number
+  readonly maximum?: number
+}
+const integers = Object.entries(
+  environmentSchema.properties as unknown as Record<string, IntegerSchema>,
+).filter(([, { type }]) => type === 'integer')
 
 function faultsOf(environment: Environment): string[] {
   try {
@@ -93,6 +108,84 @@ t.test('API2-2, LIFE-55 every fault at once, by name and never by value', async 
   )
 })
 
+t.test('what is required', async (t) => {
+  t.throws(() => loadConfig({ PORT: 'canary' }), {
+    name: 'ConfigError',
+    message: /^The configuration has 5 fault\(s\):\n( {2}\w+ (is required|must be integer)\n?){5}$/,
+  })
+  const nothing = Object.fromEntries(Object.keys(required).map((name) => [name, undefined]))
+  t.strictSame(
+    faultsOf(nothing).sort(),
+    Object.keys(required)
+      .map((name) => `${name} is required`)
+      .sort(),
+  )
+})
+
+t.test('an empty value is a fault, of every variable', async (t) => {
+  for (const name of Object.keys(environmentSchema.properties)) {
+    t.strictSame(faultsOf({ [name]: '' }), [`${name} must not be empty; leave the variable out instead`])
+  }
+})
+
+t.test('numbers keep to their range', async (t) => {
+  t.ok(integers.length > 5)
+  for (const [name, { minimum, maximum = minimum }] of integers) {
+    for (const value of [minimum, maximum]) t.strictSame(faultsOf({ [name]: String(value) }), [], name)
+    const outside = [minimum - 1, ...(maximum > minimum ? [maximum + 1] : [])]
+    for (const value of [...outside, 'canary', '100.5', '100ms', '1,000', 'NaN']) {
+      const faults = faultsOf({ [name]: String(value) })
+      t.match(faults, [new RegExp(`^${name} must be `)], `${name}=${value}`)
+      t.notMatch(faults.join(), 'canary')
+    }
+  }
+})
+
+t.test('a number without an end is no integer', async (t) => {
+  const accepted = integers.flatMap(([name]) =>
+    ['Infinity', '-Infinity', '1e999']
+      .filter((value) => faultsOf({ [name]: value }).length === 0)
+      .map((value) => `${name}=${value}`),
+  )
+  t.strictSame(accepted, [])
+})
+
+t.test('URLs', async (t) => {
+  const hosts: Environment = {
+    AUTH_JWKS_URL: '/keys',
+    IDENFY_BASE_URL: '',
+    IDENFY_UI_URL: '/welcome',
+  }
+  for (const [name, path] of Object.entries(hosts)) {
+    const of = (authority: string) => ({ [name]: `${authority}${path}` })
+    const good = ['https://a.example', 'http://localhost:1', 'http://127.0.0.1:1', 'http://[::1]:1']
+    for (const authority of good) t.strictSame(faultsOf(of(authority)), [], `${name} ${authority}`)
+
+    const insecure = of('http://a.example')
+    t.match(faultsOf(insecure), [
+      `${name} must be an https: URL; ALLOW_INSECURE_URLS=true lets http: through`,
+    ])
+    t.match(faultsOf({ ...insecure, ALLOW_INSECURE_URLS: 'false' }), [`${name} must be an https: URL; `])
+    t.strictSame(faultsOf({ ...insecure, ALLOW_INSECURE_URLS: 'true' }), [])
+
+    const bad: [string, string][] = [
+      ['canary', 'is not a URL'],
+      ['ftp://canary.example', 'must be an https: URL'],
+      ['http://localhost.canary.example', 'must be an https: URL; '],
+      ['http://127.0.0.1.canary.example', 'must be an https: URL; '],
+      ['https://canary@a.example', 'must not contain credentials'],
+      ['https://:canary@a.example', 'must not contain credentials'],
+      ['https://a.example/#canary', 'must not have a fragment'],
+    ]
+    for (const [value, fault] of bad) {
+      const faults = faultsOf({ [name]: value, ALLOW_INSECURE_URLS: 'false' })
+      t.equal(faults.length, 1, value)
+      t.ok(faults[0]?.startsWith(`${name} ${fault}`), `${name} ${fault}`)
+      t.notMatch(faults[0], 'canary')
+    }
+  }
+})
+
 t.test('API7-2, API8-2 one variable at a time', async (t) => {
   const good: Environment[] = [
     { PORT: '0' },
@@ -135,6 +228,12 @@ t.test('API7-2, API8-2 one variable at a time', async (t) => {
     ['IDENFY_UI_URL', { IDENFY_UI_URL: 'https://kyb.ui.idenfy.com/#/welcome' }],
     ['IDENFY_UI_URL', { IDENFY_UI_URL: 'javascript:alert(1)' }],
     ['IDENFY_API_SECRET', { IDENFY_API_SECRET: 'with space' }],
+    ['ALLOW_INSECURE_URLS', { ALLOW_INSECURE_URLS: '1' }],
+    ['ALLOW_INSECURE_URLS', { ALLOW_INSECURE_URLS: 'TRUE' }],
+    ['IDENFY_API_KEY', { IDENFY_API_KEY: 'k'.repeat(513) }],
+    ['KYB_CLIENT_ID', { KYB_CLIENT_ID: '{companyHash}' }],
+    ['KYB_CLIENT_ID', { KYB_CLIENT_ID: '{companyId' }],
+    ['KYB_CLIENT_ID', { KYB_CLIENT_ID: 'é{companyId}' }],
     ['KYB_EXTERNAL_REF', { KYB_EXTERNAL_REF: '{companyId}{userId}' }],
     ['KYB_EXTERNAL_REF', { KYB_EXTERNAL_REF: '{userHash}' }],
     ['KYB_CLIENT_ID', { KYB_CLIENT_ID: '{userId}' }],
@@ -198,19 +297,23 @@ t.test('secrets from files', async (t) => {
     ['two', /printable ASCII/],
     ['bom', /printable ASCII/],
     ['empty', /printable ASCII/],
-    ['long', /is longer than 4096 bytes, by way of IDENFY_API_SECRET_FILE/],
-    ['missing', /cannot be read \(ENOENT\), by way of IDENFY_API_SECRET_FILE/],
-    ['.', /cannot be read \(EISDIR\)/],
+    ['long', /is longer than 4096 bytes, by way of \w+_FILE$/],
+    ['missing', /cannot be read \(ENOENT\), by way of \w+_FILE$/],
+    ['.', /cannot be read \(EISDIR\), by way of \w+_FILE$/],
   ]
-  for (const [file, fault] of rows) {
-    const faults = faultsOf({ IDENFY_API_SECRET: undefined, IDENFY_API_SECRET_FILE: `${dir}/${file}` })
-    t.equal(faults.length, 1, file)
-    t.match(faults[0], fault)
-    t.notMatch(faults[0], 'canary')
+  for (const [name, value] of secrets) {
+    for (const [file, fault] of rows) {
+      const faults = faultsOf({ [name]: undefined, [`${name}_FILE`]: `${dir}/${file}` })
+      t.equal(faults.length, 1, `${name} ${file}`)
+      t.match(faults[0], new RegExp(`^${name} `))
+      t.match(faults[0], fault)
+      t.notMatch(faults[0], /canary|xxx/)
+    }
+    t.strictSame(faultsOf({ [name]: value, [`${name}_FILE`]: `${dir}/lf` }), [
+      `${name} is given twice, also as ${name}_FILE`,
+    ])
   }
-  t.strictSame(faultsOf({ IDENFY_API_SECRET_FILE: `${dir}/lf` }), [
-    'IDENFY_API_SECRET is given twice, also as IDENFY_API_SECRET_FILE',
-  ])
+  t.equal(loadConfig({ ...required, PORT_FILE: `${dir}/lf` }).PORT, 3000, 'for secrets alone')
 })
 
 t.test('other files', async (t) => {
@@ -221,6 +324,11 @@ t.test('other files', async (t) => {
     'policy.json': '{"session":{"lifetime":60}}',
     'broken.json': '{canary',
     'wrong.json': '{"session":{"lifetime":1},"companies":{"acme":{"callerMaySet":{"canary":true}}}}',
+    'conflict.json': JSON.stringify({
+      session: { questionnaire: 'canary' },
+      companies: { acme: { session: { flow: '7b1d8a1e-6c1b-4d53-9d3a-0c5a3f2e9a10' } } },
+    }),
+    long: ' '.repeat(1024 * 1024 + 1),
   })
   const config = loadConfig({
     ...required,
@@ -233,10 +341,23 @@ t.test('other files', async (t) => {
     'IDENFY_CA_FILE holds no certificate in PEM form',
     'KYB_POLICY_FILE is not JSON',
   ])
-  t.strictSame(faultsOf({ IDENFY_CA_FILE: `${dir}/none` }), ['IDENFY_CA_FILE cannot be read (ENOENT)'])
+  const unreadable: [string, string][] = [
+    ['none', 'cannot be read (ENOENT)'],
+    ['.', 'cannot be read (EISDIR)'],
+    ['long', 'is longer than 1048576 bytes'],
+  ]
+  for (const [file, fault] of unreadable) {
+    t.strictSame(faultsOf({ IDENFY_CA_FILE: `${dir}/${file}`, KYB_POLICY_FILE: `${dir}/${file}` }), [
+      `IDENFY_CA_FILE ${fault}`,
+      `KYB_POLICY_FILE ${fault}`,
+    ])
+  }
   const [fault] = faultsOf({ KYB_POLICY_FILE: `${dir}/wrong.json` })
   t.match(fault, /^KYB_POLICY_FILE is not valid: .*\/session\/lifetime /)
   t.match(fault, '/companies/acme/callerMaySet/canary ', 'a name is no value')
+  t.strictSame(faultsOf({ KYB_POLICY_FILE: `${dir}/conflict.json` }), [
+    'KYB_POLICY_FILE is not valid: /companies/acme/session has a flow and a questionnaire, but iDenfy ignores a questionnaire beside a flow',
+  ])
 })
 
 t.test('the environment of the process is the default', async (t) => {

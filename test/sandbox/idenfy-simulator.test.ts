@@ -1,10 +1,14 @@
 import t from 'tap'
-import { Pool } from 'undici'
+import { Pool, request } from 'undici'
 import { apiKey, apiSecret, send, startPeers } from '../helper.js'
 
 const uuid = '7b1d8a1e-6c1b-4d53-9d3a-0c5a3f2e9a10'
 const minimal = { tokenType: 'FORM', clientId: 'acme' }
 const basic = (credentials: string) => `Basic ${Buffer.from(credentials).toString('base64')}`
+const validRequest = {
+  body: JSON.stringify(minimal),
+  headers: { 'content-type': 'application/json', authorization: basic(`${apiKey}:${apiSecret}`) },
+}
 
 async function start(t: Parameters<typeof startPeers>[0], now?: () => number) {
   const peers = await startPeers(t, now && { now })
@@ -55,7 +59,19 @@ t.test('what iDenfy would refuse', async (t) => {
     ['BAD_VALUE', { clientId: '' }],
     ['BAD_VALUE', { clientId: 'x'.repeat(101) }],
     ['BAD_VALUE', { clientId: 5 }],
+    ['BAD_VALUE', { clientId: null }],
+    ['BAD_VALUE', { externalRef: 5 }],
     ['BAD_VALUE', { externalRef: 'x'.repeat(41) }],
+    ['BAD_VALUE', { lifetime: 1.5 }],
+    ['BAD_VALUE', { lifetime: null }],
+    ['BAD_VALUE', { locale: 'EN' }],
+    ['BAD_VALUE', { questionnaire: 5 }],
+    ['BAD_VALUE', { questionnaireRequired: null }],
+    ['BAD_VALUE', { flow: `urn:uuid:${uuid}` }],
+    ['BAD_VALUE', { tags: [''] }],
+    ['BAD_VALUE', { tags: 'a' }],
+    ['BAD_VALUE', { scanRefs: ['a,b'] }],
+    ['BAD_VALUE', { scanRefs: 's' }],
     ['BAD_VALUE', { lifetime: -1 }],
     ['BAD_VALUE', { lifetime: 2_592_001 }],
     ['BAD_VALUE', { lifetime: '60' }],
@@ -80,8 +96,17 @@ t.test('what iDenfy would refuse', async (t) => {
       JSON.stringify(change),
     )
   }
-  t.match((await post('{')).json, { identifier: 'JSON_ERROR', message: String })
-  t.equal((await post({ ...minimal, lifetime: 0, externalRef: null, scanRefs: null })).status, 201)
+  t.match(await post('{'), { status: 400, json: { identifier: 'JSON_ERROR', message: String } })
+  t.match(await post('[]'), { status: 400, json: { identifier: 'BAD_VALUE' } })
+  const limits = [
+    { clientId: 'x'.repeat(100), externalRef: 'x'.repeat(40), lifetime: 2_592_000 },
+    { tags: ['1', '2', '3', '4', 'x'.repeat(32)], scanRefs: ['x'.repeat(40)], questionnaire: 'q' },
+    { lifetime: 0, externalRef: null, locale: null, flow: null, theme: null, scanRefs: null },
+    { tokenType: 'GOV1', questionnaire: null, questionnaireRequired: false },
+  ]
+  for (const change of limits) {
+    t.equal((await post({ ...minimal, ...change })).status, 201, JSON.stringify(change))
+  }
 
   for (const authorization of [basic('key:wrong'), basic(`${apiSecret}:${apiKey}`), 'Bearer x', '']) {
     const { status, json } = await post(minimal, { authorization })
@@ -113,7 +138,11 @@ t.test('faults on demand', async (t) => {
   const { post, setFault, idenfyUrl } = await start(t)
   const withFault = async (fault: object) => {
     await setFault({ ...fault, times: 1 })
-    return post(minimal)
+    try {
+      return await post(minimal)
+    } finally {
+      t.equal((await post(minimal)).status, 201, `once: ${JSON.stringify(fault)}`)
+    }
   }
   t.match(await withFault({ status: 500 }), { status: 500, json: { message: String } })
   t.match(await withFault({ status: 400, identifier: 'BAD_VALUE' }), {
@@ -123,7 +152,14 @@ t.test('faults on demand', async (t) => {
   t.match(await withFault({ status: 200 }), { status: 200, json: { tokenString: String } })
   t.match(await withFault({ status: 200, identifier: 'X' }), { status: 200, json: { identifier: 'X' } })
   t.match(await withFault({ delayMs: 1 }), { status: 201 })
+  const withDelay = performance.now()
+  t.match(await withFault({ delayMs: 50, status: 502 }), { status: 502 })
+  t.ok(performance.now() - withDelay >= 49, 'the answer waits')
   t.match(await withFault({ body: { a: 1 } }), { status: 201, json: { a: 1 } })
+  t.match(await withFault({ status: 200, body: null }), { status: 200, json: null })
+  await setFault({ status: 502, body: '<html>', times: 1 })
+  const page = await request(`${idenfyUrl}/kyb/tokens/`, { method: 'POST', ...validRequest })
+  t.strictSame([page.statusCode, await page.body.text()], [502, '<html>'], 'as it is')
   t.match(await withFault({ status: 418, body: '{"a":2}' }), { status: 418, json: { a: 2 } })
   await t.rejects(withFault({ drop: 'before-headers' }), { code: 'UND_ERR_SOCKET' })
   await t.rejects(withFault({ drop: 'mid-body' }), { code: 'UND_ERR_SOCKET' })
@@ -138,25 +174,47 @@ t.test('faults on demand', async (t) => {
   await setFault({})
   t.equal((await post(minimal)).status, 201)
 
-  const wrong = await send(`${idenfyUrl}/_sandbox/faults`, {
-    method: 'PUT',
-    body: '{"drop":"now"}',
-    headers: { 'content-type': 'application/json' },
-  })
-  t.strictSame([wrong.status, wrong.json.identifier], [400, 'BAD_VALUE'])
+  const wrong: object[] = [
+    { drop: 'now' },
+    { status: 199 },
+    { status: 600 },
+    { status: '500' },
+    { identifier: 5 },
+    { delayMs: -1 },
+    { times: 0 },
+    { unknown: 1 },
+    [],
+  ]
+  for (const fault of wrong) {
+    const { status, json } = await send(`${idenfyUrl}/_sandbox/faults`, {
+      method: 'PUT',
+      body: JSON.stringify(fault),
+      headers: { 'content-type': 'application/json' },
+    })
+    t.strictSame([status, json.identifier], [400, 'BAD_VALUE'], JSON.stringify(fault))
+  }
+  t.equal((await post(minimal)).status, 201, 'a wrong fault is none')
 })
 
 t.test('what arrived, without credentials', async (t) => {
-  const { post, idenfyUrl } = await start(t)
+  const { post, setFault, idenfyUrl } = await start(t)
   await post(minimal)
   await post('{')
+  await post(minimal, { authorization: 'Basic canary' })
   await send(`${idenfyUrl}/kyb/info/`, { headers: { authorization: 'Bearer canary' } })
+  await setFault({})
+  await send(`${idenfyUrl}/_sandbox/requests`)
   const { json, text } = await send(`${idenfyUrl}/_sandbox/requests`)
-  t.match(json, [
-    { method: 'POST', url: '/kyb/tokens/', body: minimal },
-    { method: 'POST', url: '/kyb/tokens/' },
-    { method: 'GET', url: '/kyb/info/' },
-  ])
+  t.strictSame(
+    json.map(({ method, url, body }: Record<string, unknown>) => [method, url, body]),
+    [
+      ['POST', '/kyb/tokens/', minimal],
+      ['POST', '/kyb/tokens/', undefined],
+      ['POST', '/kyb/tokens/', undefined],
+      ['GET', '/kyb/info/', undefined],
+    ],
+  )
+  t.match(json[0].headers, { 'content-type': 'application/json' })
   t.notMatch(text, /authorization|canary|Basic/i)
 
   const pool = new Pool(idenfyUrl, { connections: 4 })

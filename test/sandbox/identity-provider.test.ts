@@ -1,6 +1,7 @@
 import { createRemoteJWKSet, jwtVerify } from 'jose'
 import t from 'tap'
-import { audience, issuer, send, startPeers } from '../helper.js'
+import { createTokenSigner } from '../../src/sandbox/token-signer.js'
+import { audience, issuer, send, signer, startPeers } from '../helper.js'
 
 t.test('tokens for whoever asks', async (t) => {
   const { identityUrl } = await startPeers(t, { now: () => 1_800_000_000_000 })
@@ -36,14 +37,47 @@ t.test('tokens for whoever asks', async (t) => {
     expiresIn: 5,
   })
   t.match(payload, { sub: 'u-2', company_id: ['a', 'b'], scope: 'kyb:create', exp: 1_800_000_005 })
-  t.notMatch(Object.keys(await claimsOf({ userId: 'u-3' })), ['company_id'])
+  t.strictSame(Object.keys(await claimsOf({ userId: 'u-3' })).sort(), [
+    'aud',
+    'exp',
+    'iat',
+    'iss',
+    'jti',
+    'sub',
+  ])
+  t.match(await claimsOf({ userId: 'u-4', companyId: 'a', companyIds: ['b'] }), { company_id: ['b'] })
+  t.strictSame((await claimsOf({ userId: 'u-5', companyIds: [] })).company_id, [])
+  t.not((await claimsOf({ userId: 'u-1' })).jti, (await claimsOf({ userId: 'u-1' })).jti)
+  t.match(await ask({ userId: 'u-1', expiresIn: 5 }), {
+    status: 200,
+    json: { access_token: String, token_type: 'Bearer', expires_in: 5 },
+  })
+  await t.rejects(claimsOf({ userId: 'u-1', expiresIn: -1 }), { code: 'ERR_JWT_EXPIRED' })
 
-  t.equal((await ask({ companyId: 'acme' })).status, 400)
-  t.equal((await ask({ userId: 'u-1', company: 'acme' })).status, 400)
+  const wrong: unknown[] = [
+    {},
+    { companyId: 'acme' },
+    { userId: '' },
+    { userId: 5 },
+    { userId: 'u-1', company: 'acme' },
+    { userId: 'u-1', companyId: ['acme'] },
+    { userId: 'u-1', companyIds: 'acme' },
+    { userId: 'u-1', scope: ['a'] },
+    { userId: 'u-1', expiresIn: '5' },
+    null,
+  ]
+  for (const body of wrong) t.equal((await ask(body)).status, 400, JSON.stringify(body))
+})
+
+t.test('public keys alone, of every signer', async (t) => {
+  const signers = [signer, await createTokenSigner('ES256')] as const
+  const { identityUrl } = await startPeers(t, { signers })
   const { json } = await send(`${identityUrl}/.well-known/jwks.json`)
   t.strictSame(
-    Object.keys(json.keys[0]).sort(),
-    ['alg', 'e', 'kid', 'kty', 'n', 'use'],
-    'public members alone',
+    json.keys.map((key: object) => Object.keys(key).sort()),
+    [
+      ['alg', 'e', 'kid', 'kty', 'n', 'use'],
+      ['alg', 'crv', 'kid', 'kty', 'use', 'x', 'y'],
+    ],
   )
 })

@@ -12,21 +12,51 @@ const anyPort = {
   SANDBOX_IDENTITY_PORT: '0',
 }
 
-const noCurl = spawnSync('curl', ['--version']).error && 'there is no curl on this machine'
+const missing = ['curl', 'sed'].filter((tool) => spawnSync(tool, ['--version']).error)
+const missingTool = missing.length > 0 && `there is no ${missing.join(' and no ')} on this machine`
 
-t.test('one command starts it all, and the printed curl works', { skip: noCurl ?? false }, async (t) => {
+const printedCommand = /^ {2}(curl [\s\S]*?)\n\n/m
+
+t.test('one command starts it all, and a token can be had over http', async (t) => {
   const { child, exited, output, waitFor } = spawnNode(t, [entry], anyPort)
-  const [, command = ''] = await waitFor(/^ {2}(curl [\s\S]*?)\n\n/m)
+  const [, command = ''] = await waitFor(printedCommand)
+  const address = (part: string) => new RegExp(`${part} +(http\\S+)`).exec(output.stdout)?.[1] ?? ''
+  const [service, identityProvider] = [address('service'), address('identity provider')]
+  t.match(command, `${service}/onboarding/kyb-token`)
+  t.match(command, `${identityProvider}/token`)
+
+  const { json } = await send(`${identityProvider}/token`, {
+    method: 'POST',
+    body: '{"userId":"u-1","companyId":"acme"}',
+    headers: { 'content-type': 'application/json' },
+  })
+  const answer = await send(`${service}/onboarding/kyb-token`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${json.access_token}` },
+  })
+  t.match(answer, {
+    status: 201,
+    json: { clientId: 'acme', externalRef: 'u-1', redirectUrl: /\?authToken=/ },
+  })
+  const arrived = (await send(`${address('iDenfy simulator')}/_sandbox/requests`)).json
+  t.match(arrived, [
+    { url: '/kyb/tokens/', body: { tokenType: 'FORM', clientId: 'acme', externalRef: 'u-1' } },
+  ])
+  t.equal(arrived.length, 1)
+  t.strictSame((await send(`${address('management')}/readyz`)).json, { status: 'ready' })
+
+  child.kill('SIGTERM')
+  t.equal(await exited, 0)
+  t.equal(output.stderr, '')
+})
+
+t.test('the printed curl works as it stands', { skip: missingTool }, async (t) => {
+  const { output, waitFor } = spawnNode(t, [entry], anyPort)
+  const [, command = ''] = await waitFor(printedCommand)
   const { stdout } = await promisify(execFile)('sh', ['-c', command])
   const answer = JSON.parse(stdout)
   t.match(answer, { clientId: 'acme', externalRef: 'u-1', redirectUrl: /\?authToken=[0-9a-f]{40}$/ })
   t.notMatch(output.stdout, answer.tokenString)
-
-  const [, management = ''] = await waitFor(/management +(http\S+)/)
-  t.strictSame((await send(`${management}/readyz`)).json, { status: 'ready' })
-  child.kill('SIGTERM')
-  t.equal(await exited, 0)
-  t.equal(output.stderr, '')
 })
 
 t.test('each part starts alone, as compose starts it', async (t) => {
@@ -50,16 +80,29 @@ t.test('what cannot start says why', async (t) => {
   const port = String((squatter.address() as { port: number }).port)
 
   const rows: [string[], Record<string, string>, string][] = [
-    [[], { SANDBOX_IDENFY_PORT: port }, `Port ${port} is in use; set SANDBOX_IDENFY_PORT to another one`],
-    [[], { SANDBOX_PORT: port }, `Port ${port} is in use; set SANDBOX_PORT to another one`],
+    ...Object.keys(anyPort).map((name): [string[], Record<string, string>, string] => [
+      [],
+      { [name]: port },
+      `Port ${port} is in use; set ${name} to another one`,
+    ]),
     // An address of RFC 5737 that no machine has.
     [[], { SANDBOX_HOST: '192.0.2.1' }, 'listen EADDRNOTAVAIL: address not available 192.0.2.1'],
     [[], { SANDBOX_PORT: 'x' }, 'env/SANDBOX_PORT must be integer'],
     [['idp'], {}, 'There is no part "idp"; there are idenfy-simulator, identity-provider, and all'],
+    [[''], {}, 'There is no part ""; there are idenfy-simulator, identity-provider, and all'],
   ]
   for (const [args, env, message] of rows) {
     const { exited, output } = spawnNode(t, [entry, ...args], { ...anyPort, ...env })
     t.equal(await exited, 1)
     t.equal(output.stderr, `The sandbox cannot start. ${message}\n`)
   }
+})
+
+t.test('a name that every object has is no part', async (t) => {
+  const { exited, output } = spawnNode(t, [entry, 'toString'], anyPort)
+  t.equal(await exited, 1)
+  t.match(
+    output.stderr,
+    'There is no part "toString"; there are idenfy-simulator, identity-provider, and all',
+  )
 })

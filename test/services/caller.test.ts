@@ -33,6 +33,10 @@ t.test('no company that the token does not name', async (t) => {
     ['a list with a bad member', ['acme', null], 'acme', 'company-claim'],
     ['absent, though asked for', undefined, 'acme', 'company-claim'],
     ['several, none picked', ['acme', 'globex'], undefined, 'company-not-picked'],
+    ['a blank in a list', ['acme', ' '], 'acme', 'company-claim'],
+    ['a list in a list', ['acme', ['globex']], 'globex', 'company-claim'],
+    ['true', true, undefined, 'company-claim'],
+    ['none by name', 'acme', '', 'company-not-listed'],
     ['another one', 'acme', 'globex', 'company-not-listed'],
     ['another one of several', ['acme', 'globex'], 'initech', 'company-not-listed'],
     ['in another case', 'acme', 'ACME', 'company-not-listed'],
@@ -54,6 +58,8 @@ t.test('ids outside of the grammar are refused, never cut or normalised', async 
     'é',
     'e\u0301',
     'a\u0000',
+    'a\n',
+    ' a',
     '\ud800',
     '\u202ea',
     '１',
@@ -72,6 +78,37 @@ t.test('a token without a user is at fault', async (t) => {
   const resolve = createCallerResolver(defaults)
   for (const sub of [undefined, '', 5, null, ['u-1']]) {
     t.throws(() => resolve({ ...claims, sub } as JWTPayload), { code: 'invalid-token' }, String(sub))
+  }
+})
+
+t.test('JWT-091 a token of a service has no user, whatever its subject', async (t) => {
+  const resolve = createCallerResolver(defaults)
+  for (const mark of [
+    { client_id: 'u-1' },
+    { azp: 'u-1' },
+    { gty: 'client-credentials' },
+    { idtyp: 'app' },
+  ]) {
+    t.throws(
+      () => resolve({ ...claims, ...mark }),
+      { code: 'identity-not-mappable', options: { diagnosis: { reason: 'no-user' } } },
+      JSON.stringify(mark),
+    )
+  }
+  t.equal(resolve({ ...claims, client_id: 'app', azp: 'app', gty: 'password', idtyp: 'user' }).userId, 'u-1')
+  t.throws(() => resolve({ company_id: 'acme' }), { code: 'invalid-token' }, 'nobody is not a service')
+})
+
+t.test('the user by another claim', async (t) => {
+  const read = (userClaim: string, more: object) =>
+    createCallerResolver({ ...defaults, userClaim })({ ...claims, ...more }).userId
+
+  t.equal(read('uid', { uid: 'x' }), 'x')
+  t.equal(read('https://acme.example/user', { 'https://acme.example/user': 'x' }), 'x')
+  t.equal(read('/profile/a~1b~0c', { profile: { 'a/b~c': 'x' } }), 'x')
+  for (const name of ['uid', 'constructor', '__proto__', '/constructor/name', '/profile/id']) {
+    const expected = { code: 'invalid-token', options: { diagnosis: { reason: 'user-claim' } } }
+    t.throws(() => read(name, {}), expected, name)
   }
 })
 
@@ -112,6 +149,13 @@ t.test('a required scope', async (t) => {
     {},
     { scope: '' },
     { scope: 'kyb:create:all' },
+    { scope: 'xkyb:create' },
+    { scope: 'kyb' },
+    { scope: 'KYB:CREATE' },
+    { scp: 'kyb:created' },
+    { scp: ['kyb:create:all'] },
+    { scp: { 'kyb:create': true } },
+    { roles: ['kyb:create'] },
     { scope: ['a kyb:create'] },
     { scope: 5 },
   ]) {
@@ -124,4 +168,5 @@ t.test('a required scope', async (t) => {
       JSON.stringify(scopes),
     )
   }
+  t.equal(createCallerResolver(defaults)({ ...claims, scope: 5 }).companyId, 'acme', 'none is required')
 })

@@ -4,6 +4,9 @@ import { checkNamesCompany, checkTemplate, createClientIdentity } from '../../sr
 const caller = { companyId: 'acme', userId: 'u-1' }
 const requestId = '9b94f962-e2ad-4f5f-8d85-724a1e0717bf'
 const key = 'k'.repeat(32)
+// The first 16 bytes of: printf company:acme | openssl dgst -sha256 -hmac kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk -binary
+const acmeHash = 'FnegSb7ykkiSUnp90p2cBg'
+const userHash = '7_dRxlm5earBG7TCCI9KcA'
 
 const identify = (clientId: string, externalRef = '{userId}', identityKey = key) =>
   createClientIdentity({ clientId, externalRef }, identityKey)(caller, requestId)
@@ -15,6 +18,10 @@ t.test('templates', async (t) => {
   t.equal(identify('{companyId} - {userId}').clientId, 'acme - u-1')
   t.equal(identify('a-{companyId}-b').clientId, 'a-acme-b')
   t.equal(identify('{companyId}', '{requestId}').externalRef, requestId)
+  t.equal(
+    identify('{companyId}:{userId}:{companyHash}:{userHash}:{requestId}').clientId,
+    `acme:u-1:${acmeHash}:${userHash}:${requestId}`,
+  )
 })
 
 t.test('hashes are keyed, and apart for users and companies', async (t) => {
@@ -40,6 +47,9 @@ t.test('what does not fit is refused', async (t) => {
     code,
     options: { diagnosis: { reason: 'externalRef-too-long' } },
   })
+  t.throws(() => identify('x'.repeat(101), '{companyId}'), { code }, 'literal text counts too')
+  t.equal(identify(`${'x'.repeat(78)}{companyHash}`).clientId.length, 100)
+  t.throws(() => identify(`${'x'.repeat(79)}{companyHash}`), { code })
 })
 
 t.test('templates that cannot be used', async (t) => {
@@ -52,13 +62,26 @@ t.test('templates that cannot be used', async (t) => {
     ['companyId}', /unknown placeholder/],
     ['{}', /unknown placeholder/],
     ['{{companyId}}', /unknown placeholder/],
+    ['{constructor}', /unknown placeholder/],
+    ['{companyid}', /unknown placeholder/],
+    ['{ companyId }', /unknown placeholder/],
+    ['{companyId}}:{userId}', /unknown placeholder/],
     ['{companyId}{userId}', /separator/],
-    ['{companyId}-{userId}', /separator/],
+    ['{companyId}{companyId}', /separator/],
+    ['{companyHash}{userHash}', /separator/],
+    ...[...'aZ09._~@|+=-'].map((sign): [string, RegExp] => [`{companyId}${sign}{userId}`, /separator/]),
     ['x:{companyId}|{userId}', /separator/],
     ['{companyId}:{userId}{requestId}', /separator/],
   ]
   for (const [template, message] of rows) t.throws(() => checkTemplate(template, true), { message }, template)
+  for (const [template, message] of rows) {
+    t.throws(() => createClientIdentity({ clientId: '{companyId}', externalRef: template }), { message })
+  }
+  for (const sign of ':/ !"#$%&\'()*,;<>?[\\]^`') {
+    t.doesNotThrow(() => checkTemplate(`{companyId}${sign}{userId}`, false), sign)
+  }
   t.throws(() => checkTemplate('{userHash}', false), { message: /KYB_IDENTITY_KEY/ })
+  t.throws(() => checkTemplate('{companyId}:{companyHash}', false), { message: /KYB_IDENTITY_KEY/ })
   t.doesNotThrow(() => checkTemplate('{userHash}:{companyHash}', true))
 })
 

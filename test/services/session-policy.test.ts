@@ -41,6 +41,7 @@ t.test('a company overrides property by property', async (t) => {
   t.strictSame(policy.sessionFor('acme', {}), { lifetime: 600, tags: ['vip'] })
   t.strictSame(policy.sessionFor('acme', { tags: [], theme: null }), { lifetime: 600, tags: [], theme: null })
   t.throws(() => policy.sessionFor('acme', { locale: 'lt' }))
+  t.throws(() => policy.sessionFor('globex', { tags: [] }))
   for (const company of ['globex', 'initech', 'constructor', '__proto__']) {
     t.strictSame(
       policy.sessionFor(company, { locale: 'lt' }),
@@ -79,6 +80,59 @@ t.test('lists and maximums', async (t) => {
   }
 })
 
+t.test('further lists', async (t) => {
+  const policy = createSessionPolicy({
+    callerMaySet: { lifetime: [60, 3600], scanRefs: ['s-1'], questionnaireRequired: [true], theme: [] },
+  })
+  for (const request of [{ lifetime: 60 }, { scanRefs: ['s-1'] }, { questionnaireRequired: true }]) {
+    t.match(policy.sessionFor('acme', request), request, JSON.stringify(request))
+  }
+  for (const request of [
+    { lifetime: 61 },
+    { scanRefs: ['s-2'] },
+    { scanRefs: null },
+    { questionnaireRequired: false },
+    { theme: null },
+  ]) {
+    t.throws(
+      () => policy.sessionFor('acme', request),
+      { code: 'field-not-permitted' },
+      JSON.stringify(request),
+    )
+  }
+})
+
+t.test('every field that is not permitted is named, and whether another value could be', async (t) => {
+  const policy = createSessionPolicy({
+    callerMaySet: { locale: true, tags: ['a'], lifetime: { maximum: 60 }, theme: false },
+  })
+  t.throws(() => policy.sessionFor('acme', { locale: 'lt', tags: ['b'], lifetime: 61, theme: flow, flow }), {
+    code: 'field-not-permitted',
+    options: {
+      errors: [
+        { pointer: '/tags', code: 'value-not-permitted' },
+        { pointer: '/lifetime', code: 'value-not-permitted' },
+        { pointer: '/theme', code: 'not-permitted' },
+        { pointer: '/flow', code: 'not-permitted' },
+      ],
+    },
+  })
+})
+
+t.test("a caller's value takes the place of the policy's", async (t) => {
+  const policy = createSessionPolicy({
+    session: { lifetime: 600, locale: 'en', tags: ['portal'], flow },
+    callerMaySet: { lifetime: { maximum: 600 }, locale: true, tags: true, flow: true },
+  })
+  t.strictSame(policy.sessionFor('acme', { lifetime: 60, locale: null, tags: ['b'], flow: null }), {
+    lifetime: 60,
+    locale: null,
+    tags: ['b'],
+    flow: null,
+  })
+  t.strictSame(policy.sessionFor('acme', {}), { lifetime: 600, locale: 'en', tags: ['portal'], flow })
+})
+
 t.test('what the caller could not have set, the caller does not see', async (t) => {
   const answer = {
     ...token,
@@ -99,6 +153,18 @@ t.test('what the caller could not have set, the caller does not see', async (t) 
     createSessionPolicy({ callerMaySet: { locale: true, tags: true } }).readableBy('acme', token),
     {},
   )
+  const nulls = { ...token, locale: null, flow: null, theme: null, tags: null, scanRefs: null }
+  t.strictSame(
+    createSessionPolicy({
+      callerMaySet: { locale: true, flow: [null], theme: [flow], tags: true, scanRefs: ['s-1'] },
+    }).readableBy('acme', nulls),
+    { locale: null, flow: null, tags: null },
+  )
+  const ofCompany = createSessionPolicy({
+    companies: { acme: { callerMaySet: { locale: false, tags: [] } } },
+  })
+  t.strictSame(ofCompany.readableBy('acme', answer), { tags: [] })
+  t.strictSame(ofCompany.readableBy('globex', answer), { locale: 'lt' })
 })
 
 t.test('documents that are refused, every fault by its pointer and none by its value', async (t) => {
@@ -109,7 +175,14 @@ t.test('documents that are refused, every fault by its pointer and none by its v
     [{ session: { clientId: 'canary' } }, /\/session\/clientId /],
     [{ callerMaySet: { locale: 'canary' } }, /\/callerMaySet\/locale /],
     [{ callerMaySet: { lifetime: { maximum: 1 } } }, /\/callerMaySet\/lifetime /],
+    [{ session: { lifetime: 2_592_001 } }, /\/session\/lifetime /],
+    [{ session: { locale: 'canary' } }, /\/session\/locale /],
+    [{ callerMaySet: { other: true, lifetime: [59] } }, /\/callerMaySet\/lifetime /],
+    [{ callerMaySet: { tags: ['a,canary'] } }, /\/callerMaySet\/tags /],
     [{ companies: { 'a:b': {} } }, /\/companies\/a:b /],
+    [{ companies: { ['a'.repeat(201)]: {} } }, /\/companies\/a{201} /],
+    [{ companies: { '': {} } }, /\/companies\/ /],
+    [JSON.parse('{"companies":{"__proto__":{"session":{"lifetime":1}}}}'), /\/companies\/__proto__\/session/],
     [{ companies: { acme: { session: { flow: 'canary' } } } }, /\/companies\/acme\/session\/flow /],
     [
       { session: { tags: ['a,canary'] }, extra: 1 },
@@ -119,6 +192,10 @@ t.test('documents that are refused, every fault by its pointer and none by its v
     [
       { session: { questionnaire: 'q' }, companies: { acme: { session: { flow } } } },
       /\/companies\/acme\/session has a flow/,
+    ],
+    [
+      { session: { flow }, companies: { acme: { session: { questionnaire: 'canary' } } } },
+      /^is not valid: \/companies\/acme\/session has a flow/,
     ],
   ]
   for (const [document, message] of rows) {
@@ -132,4 +209,12 @@ t.test('documents that are refused, every fault by its pointer and none by its v
       companies: { acme: { session: { flow, questionnaire: null } } },
     }),
   )
+})
+
+t.test('a company id in a pointer is escaped', async (t) => {
+  const pointer = /\/companies\/a~0b\/session/
+  t.throws(() => checkPolicy({ companies: { 'a~b': { session: { lifetime: 1 } } } }), { message: pointer })
+  t.throws(() => checkPolicy({ companies: { 'a~b': { session: { flow, questionnaire: 'q' } } } }), {
+    message: pointer,
+  })
 })
