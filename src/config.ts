@@ -7,6 +7,8 @@ import { checkNamesCompany, checkTemplate } from './services/client-identity.js'
 import { checkPolicy, type SessionPolicyDocument } from './services/session-policy.js'
 
 const asymmetricAlgorithms = 'RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA Ed25519'.split(' ')
+const exactOrigins = 'a comma-separated list of exact origins'
+const networks = 'a comma-separated list of addresses and CIDRs'
 const maxSecretFileBytes = 4096
 const maxFileBytes = 1024 * 1024
 
@@ -154,13 +156,13 @@ export const environmentSchema = Type.Object({
   ),
   CORS_ORIGINS: Type.Optional(
     list('https?://[^,/*]+', {
-      expected: 'a comma-separated list of exact origins',
+      expected: exactOrigins,
       description: 'Origins whose pages may call the service, comma separated; no wildcard',
     }),
   ),
   TRUST_PROXY: Type.Optional(
     list('[0-9A-Fa-f.:]+(/[0-9]+)?', {
-      expected: 'a comma-separated list of addresses and CIDRs',
+      expected: networks,
       description: 'Addresses or CIDRs of the proxies whose `X-Forwarded-For` counts',
     }),
   ),
@@ -210,7 +212,7 @@ const secretNames = new Set(names.filter((name) => environmentSchema.properties[
 export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config {
   const faults = new Map<string, string>()
   /** The first fault of a variable counts. */
-  const addFault = (name: EnvironmentVariable, fault: string) => {
+  const addFault = (name: string, fault: string) => {
     if (!faults.has(name)) faults.set(name, fault)
   }
   /** Runs a check that throws what is wrong, in words for the operator. */
@@ -259,13 +261,13 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   )
 
   if (environment.NODE_TLS_REJECT_UNAUTHORIZED === '0') {
-    faults.set(
+    addFault(
       'NODE_TLS_REJECT_UNAUTHORIZED',
       'must not be 0: anybody could pass for iDenfy; see IDENFY_CA_FILE',
     )
   }
   if (environment.NODE_OPTIONS?.includes('--insecure-http-parser')) {
-    faults.set('NODE_OPTIONS', 'must not have --insecure-http-parser')
+    addFault('NODE_OPTIONS', 'must not have --insecure-http-parser')
   }
 
   if (faults.size > 0) throw new ConfigError([...faults].map(([name, fault]) => `${name} ${fault}`))
@@ -342,7 +344,7 @@ function checkOrigin(text: string, allowInsecure: boolean): void {
 /** As a browser sends it: lower case, no default port, no path. */
 function checkExactOrigin(text: string): void {
   if (!URL.canParse(text) || new URL(text).origin !== text) {
-    throw new Error('must be a comma-separated list of exact origins')
+    throw new Error(`must be ${exactOrigins}`)
   }
 }
 
@@ -350,7 +352,7 @@ function checkNetwork(text: string): void {
   const [address = '', prefix] = text.split('/')
   const version = isIP(address)
   const isNetwork = version !== 0 && (prefix === undefined || Number(prefix) <= (version === 4 ? 32 : 128))
-  if (!isNetwork) throw new Error('must be a comma-separated list of addresses and CIDRs')
+  if (!isNetwork) throw new Error(`must be ${networks}`)
 }
 
 function readText(path: string, maxBytes: number): string {

@@ -1,5 +1,5 @@
 import rateLimit from '@fastify/rate-limit'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
 import { Problem } from '../problems.js'
@@ -13,7 +13,7 @@ declare module 'fastify' {
   }
 }
 
-type Limit = ReturnType<import('fastify').FastifyInstance['createRateLimit']>
+type Limit = ReturnType<FastifyInstance['createRateLimit']>
 type Result = Extract<Awaited<ReturnType<Limit>>, { isAllowed: false }>
 
 const windowMs = 60_000
@@ -30,12 +30,12 @@ export const rateLimits = fp<{ config: Config }>(
 
     app.decorate('limitCaller', async (request: FastifyRequest, reply: FastifyReply) => {
       const user = (await ofUser(request)) as Result
-      announce(reply, { user })
       // A user at the limit does not use up the company's.
-      refuseAbove(user)
-      const company = (await ofCompany(request)) as Result
-      announce(reply, { user, company })
-      refuseAbove(company)
+      const limits: Record<string, Result> = user.isExceeded
+        ? { user }
+        : { user, company: (await ofCompany(request)) as Result }
+      announce(reply, limits)
+      Object.values(limits).forEach(refuseAbove)
     })
     app.decorate('limitFailures', async (request: FastifyRequest) => {
       refuseAbove((await ofAddress(request)) as Result)

@@ -11,31 +11,29 @@ const refusedParameters = ['jku', 'jwk', 'x5u', 'x5c', 'crit', 'b64', 'zip', 'ct
 const foreignClaims = ['at_hash', 'c_hash', 's_hash', 'events', 'cnf', 'act']
 
 /** Every reason for which a token is refused, as logged and counted. */
-export const invalidTokenReasons = [
-  'too-long',
-  'not-compact',
-  'encoding',
-  'header',
-  'algorithm',
-  'token-type',
-  'key-id',
-  'header-parameter',
-  'claims',
-  'not-an-access-token',
-  'unknown-key',
-  'signature',
-  'claim-iss',
-  'claim-aud',
-  'claim-exp',
-  'claim-nbf',
-  'claim-iat',
-  'claim-sub',
-  'expired',
-  'issued-in-future',
-  'lifetime',
-  'user-claim',
-] as const
-export type InvalidTokenReason = (typeof invalidTokenReasons)[number]
+export type InvalidTokenReason =
+  | 'too-long'
+  | 'not-compact'
+  | 'encoding'
+  | 'header'
+  | 'algorithm'
+  | 'token-type'
+  | 'key-id'
+  | 'header-parameter'
+  | 'claims'
+  | 'not-an-access-token'
+  | 'unknown-key'
+  | 'signature'
+  | 'claim-iss'
+  | 'claim-aud'
+  | 'claim-exp'
+  | 'claim-nbf'
+  | 'claim-iat'
+  | 'claim-sub'
+  | 'expired'
+  | 'issued-in-future'
+  | 'lifetime'
+  | 'user-claim'
 
 export interface AcceptedTokens {
   readonly algorithms: readonly string[]
@@ -53,8 +51,9 @@ export function findFault(token: string, accepted: AcceptedTokens): InvalidToken
   if (token.length > maxLength) return 'too-long'
   const parts = compactForm.exec(token)?.slice(1)
   if (!parts) return 'not-compact'
-  const [header, claims] = parts.map((part) => Buffer.from(part, 'base64url')) as [Buffer, Buffer, Buffer]
-  if (parts.some((part) => Buffer.from(part, 'base64url').toString('base64url') !== part)) return 'encoding'
+  const decoded = parts.map((part) => Buffer.from(part, 'base64url'))
+  if (decoded.some((bytes, index) => bytes.toString('base64url') !== parts[index])) return 'encoding'
+  const [header, claims] = decoded as [Buffer, Buffer, Buffer]
   return findHeaderFault(header, accepted) ?? findClaimsFault(claims)
 }
 

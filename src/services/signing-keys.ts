@@ -36,7 +36,6 @@ export function createSigningKeys(options: SigningKeysOptions) {
   let fetching: Promise<void> | undefined
   let failures = 0
   let fetchedAt = Number.NEGATIVE_INFINITY
-  let staleAt = Number.NEGATIVE_INFINITY
   let nextFetchAt = Number.NEGATIVE_INFINITY
   let nextFetchForUnknownKeyAt = Number.NEGATIVE_INFINITY
 
@@ -49,7 +48,6 @@ export function createSigningKeys(options: SigningKeysOptions) {
             keySet = createLocalJWKSet(jwks)
             failures = 0
             fetchedAt = monotonicNow()
-            staleAt = monotonicNow() + maxAgeMs
           },
           (error) => {
             const backoffMs = Math.min(firstRetryMs * 2 ** failures, maxRetryMs)
@@ -72,8 +70,10 @@ export function createSigningKeys(options: SigningKeysOptions) {
     return refresh()
   }
 
+  const ageMs = (): number => monotonicNow() - fetchedAt
+
   function dropOldKeys(): void {
-    if (monotonicNow() - fetchedAt > maxStaleMs) keySet = undefined
+    if (ageMs() > maxStaleMs) keySet = undefined
   }
 
   /** @throws Problem `auth-keys-unavailable` when there is no usable set */
@@ -81,7 +81,7 @@ export function createSigningKeys(options: SigningKeysOptions) {
     dropOldKeys()
     if (!keySet) await refresh()
     if (!keySet) throw new Problem('auth-keys-unavailable')
-    if (monotonicNow() >= staleAt) refresh()
+    if (ageMs() >= maxAgeMs) refresh()
     try {
       return await keySet(header, token)
     } catch (error) {
@@ -96,7 +96,7 @@ export function createSigningKeys(options: SigningKeysOptions) {
     resolve,
     /** Seconds since the keys in use were fetched; undefined without keys. */
     ageSeconds(): number | undefined {
-      return keySet && (monotonicNow() - fetchedAt) / 1000
+      return keySet && ageMs() / 1000
     },
     /** Whether tokens can be checked. Asking starts a fetch when they cannot, so that probes bring the keys in. */
     isReady(): boolean {

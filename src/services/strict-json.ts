@@ -1,4 +1,5 @@
 const maxDepth = 32
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const tokens = /"(?:[^"\\]|\\.)*"|[{}[\],:]/g
 
 /**
@@ -9,7 +10,7 @@ const tokens = /"(?:[^"\\]|\\.)*"|[{}[\],:]/g
  * @throws Error for anything else
  */
 export function parseStrictObject(bytes: Uint8Array): Record<string, unknown> {
-  const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  const text = utf8.decode(bytes)
   const value: unknown = JSON.parse(text)
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Error('not an object')
   checkNames(text)
