@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { connect, type Socket } from 'node:net'
+import { type AddressInfo, connect, type Server, type Socket } from 'node:net'
 import type { Test } from 'tap'
 import { request } from 'undici'
 import { buildApp, buildManagementApp, type Limits } from '../src/app.js'
@@ -177,6 +177,13 @@ export async function build(t: Test, overrides: Overrides = {}) {
   }
 }
 
+/** Lets a bare server listen on a free port until the test ends. */
+export async function listen(t: Test, server: Server, host = '127.0.0.1'): Promise<number> {
+  await new Promise<void>((resolve) => server.listen(0, host, resolve))
+  t.teardown(() => server.close())
+  return (server.address() as AddressInfo).port
+}
+
 /** The answers in what a connection has received; interim ones (1xx) are left out. */
 export function parseAnswers(raw: string): Answer[] {
   const answers: Answer[] = []
@@ -237,6 +244,14 @@ export function spawnNode(
       }
     },
   }
+}
+
+/** Where a process of `dist/server.js` listens, as its log says. */
+export async function addressesOf(server: ReturnType<typeof spawnNode>) {
+  const [line] = await server.waitFor(/^.*"msg":"started".*$/m)
+  const { addresses, managementAddresses } = JSON.parse(line)
+  const urlOf = ([{ address, port }]: [AddressInfo]) => `http://${address}:${port}`
+  return { url: urlOf(addresses), managementUrl: urlOf(managementAddresses) }
 }
 
 export async function send(url: string, options?: Parameters<typeof request>[1]): Promise<Answer> {

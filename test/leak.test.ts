@@ -1,5 +1,15 @@
 import t from 'tap'
-import { type Answer, apiKey, apiSecret, openSocket, Secrets, send, spawnNode, startPeers } from './helper.js'
+import {
+  type Answer,
+  addressesOf,
+  apiKey,
+  apiSecret,
+  openSocket,
+  Secrets,
+  send,
+  spawnNode,
+  startPeers,
+} from './helper.js'
 
 t.test('the guard of every test finds a secret in any form', async (t) => {
   const secrets = new Secrets()
@@ -35,10 +45,7 @@ t.test('LOG-01 a process gives no secret away, whatever happens to it', async (t
     },
     secrets,
   )
-  const [line] = await server.waitFor(/^.*"msg":"started".*$/m)
-  const [url, managementUrl] = [...line.matchAll(/"port":(\d+)/g)].map(
-    ([, port]) => `http://127.0.0.1:${port}`,
-  )
+  const { url, managementUrl } = await addressesOf(server)
   const path = `${url}/onboarding/kyb-token`
   const token = await peers.token()
   const authorization = `Bearer ${token}`
@@ -88,7 +95,7 @@ t.test('LOG-01 a process gives no secret away, whatever happens to it', async (t
     `${token}\r\n\r\n`,
     `GET / HTTP/1.1\r\nAuthorization: ${authorization}\r\n${token}\r\n\r\n`,
   ]) {
-    const { socket, received } = openSocket(String(url))
+    const { socket, received } = openSocket(url)
     socket.write(bytes)
     answers.push(await received)
   }

@@ -1,6 +1,6 @@
-import { type AddressInfo, createServer } from 'node:net'
+import { createServer } from 'node:net'
 import t, { type Test } from 'tap'
-import { matchProblem, send, spawnNode, startPeers } from './helper.js'
+import { addressesOf, listen, matchProblem, send, spawnNode, startPeers } from './helper.js'
 
 const entry = 'dist/server.js'
 const anyPort = { PORT: '0', MANAGEMENT_PORT: '0' }
@@ -8,10 +8,7 @@ const anyPort = { PORT: '0', MANAGEMENT_PORT: '0' }
 async function start(t: Test, args: string[] = [entry]) {
   const peers = await startPeers(t)
   const server = spawnNode(t, args, { ...peers.environment, ...anyPort }, peers.secrets)
-  const [line] = await server.waitFor(/^.*"msg":"started".*$/m)
-  const { addresses, managementAddresses } = JSON.parse(line)
-  const urlOf = ([{ address, port }]: [AddressInfo]) => `http://${address}:${port}`
-  return { ...peers, ...server, url: urlOf(addresses), managementUrl: urlOf(managementAddresses) }
+  return { ...peers, ...server, ...(await addressesOf(server)) }
 }
 
 t.test('the built server does its job and leaves cleanly', async (t) => {
@@ -90,10 +87,7 @@ t.test('a wrong configuration lists all its faults by name and ends the process'
 })
 
 t.test('a port in use', async (t) => {
-  const squatter = createServer()
-  await new Promise<void>((resolve) => squatter.listen(0, '127.0.0.1', resolve))
-  t.teardown(() => squatter.close())
-  const { port } = squatter.address() as { port: number }
+  const port = await listen(t, createServer())
   const peers = await startPeers(t)
   for (const variable of ['PORT', 'MANAGEMENT_PORT']) {
     const { exited, output } = spawnNode(t, [entry], {

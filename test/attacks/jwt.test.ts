@@ -3,7 +3,7 @@ import { createServer } from 'node:http'
 import { exportSPKI, importJWK, type JWK } from 'jose'
 import t, { type Test } from 'tap'
 import { createTokenSigner, type TokenSigner } from '../../src/sandbox/token-signer.js'
-import { audience, build, issuer, matchProblem, send } from '../helper.js'
+import { audience, build, issuer, listen, matchProblem, send } from '../helper.js'
 
 const nowMs = 1_800_000_000_000
 const now = nowMs / 1000
@@ -254,9 +254,7 @@ t.test('key selection and key supply', async (t) => {
     hits += 1
     response.end()
   })
-  await new Promise<void>((resolve) => canary.listen(0, '127.0.0.1', resolve))
-  t.teardown(() => canary.close())
-  const url = `http://127.0.0.1:${(canary.address() as { port: number }).port}/jwks`
+  const url = `http://127.0.0.1:${await listen(t, canary)}/jwks`
   const { refuse } = await start(t)
 
   const parameters = {

@@ -2,7 +2,7 @@ import { execFile, spawnSync } from 'node:child_process'
 import { createServer } from 'node:net'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { send, spawnNode } from '../helper.js'
+import { listen, send, spawnNode } from '../helper.js'
 
 const entry = 'dist/sandbox/server.js'
 const anyPort = {
@@ -74,10 +74,7 @@ t.test('each part starts alone, as compose starts it', async (t) => {
 })
 
 t.test('what cannot start says why', async (t) => {
-  const squatter = createServer()
-  await new Promise<void>((resolve) => squatter.listen(0, '127.0.0.1', resolve))
-  t.teardown(() => squatter.close())
-  const port = String((squatter.address() as { port: number }).port)
+  const port = String(await listen(t, createServer()))
 
   const rows: [string[], Record<string, string>, string][] = [
     ...Object.keys(anyPort).map((name): [string[], Record<string, string>, string] => [

@@ -4,6 +4,7 @@ import t, { type Test } from 'tap'
 import { Agent } from 'undici'
 import { createTokenSigner } from '../../src/sandbox/token-signer.js'
 import { createSigningKeys } from '../../src/services/signing-keys.js'
+import { listen } from '../helper.js'
 
 const first = await createTokenSigner('ES256', 'first')
 const second = await createTokenSigner('ES256', 'second')
@@ -23,17 +24,16 @@ async function setUp(
     response.statusCode = answer.status ?? 200
     response.end(answer.body)
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const port = await listen(t, server)
   const dispatcher = new Agent({ maxResponseSize: 65_536 })
   t.teardown(async () => {
     await dispatcher.close()
-    server.close()
     server.closeAllConnections()
   })
   const clock = { now: 0 }
   const failures: unknown[] = []
   const keys = createSigningKeys({
-    url: `http://127.0.0.1:${(server.address() as { port: number }).port}/jwks`,
+    url: `http://127.0.0.1:${port}/jwks`,
     dispatcher,
     onFetchFailed: (error) => failures.push(error),
     monotonicNow: () => clock.now,

@@ -2,17 +2,17 @@ import { createServer, type Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import selfsigned from 'selfsigned'
 import t, { type Test } from 'tap'
-import { build, matchProblem } from '../../helper.js'
+import { build, listen, matchProblem } from '../../helper.js'
 
 const now = Date.parse('2026-11-23T12:00:00Z')
 const goodToken = { tokenString: 'T0ken', expiration: '2026-11-23T13:00:00Z' }
 
 /** A TCP peer that answers every request with the same bytes. */
 async function startPeer(t: Test, answer: string | ((socket: Socket) => void)): Promise<string> {
-  const server = createServer((socket) => respond(socket, answer))
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  t.teardown(() => server.close())
-  return `http://127.0.0.1:${(server.address() as { port: number }).port}`
+  return `http://127.0.0.1:${await listen(
+    t,
+    createServer((socket) => respond(socket, answer)),
+  )}`
 }
 
 function respond(socket: Socket, answer: string | ((socket: Socket) => void)): void {
@@ -177,9 +177,7 @@ t.test('TLS', async (t) => {
   const server = createTlsServer({ key, cert }, (socket) =>
     respond(socket, httpAnswer('201 Created', goodToken)),
   )
-  await new Promise<void>((resolve) => server.listen(0, 'localhost', resolve))
-  t.teardown(() => server.close())
-  const IDENFY_BASE_URL = `https://localhost:${(server.address() as { port: number }).port}`
+  const IDENFY_BASE_URL = `https://localhost:${await listen(t, server, 'localhost')}`
 
   await t.test('a certificate nobody vouches for', async (t) => {
     const service = await build(t, { now: () => now, env: { IDENFY_BASE_URL } })
