@@ -18,6 +18,7 @@ import { metrics } from './plugins/metrics.js'
 import { overload } from './plugins/overload.js'
 import { onClientError, onFrameworkError, problemDetails } from './plugins/problem-details.js'
 import { rateLimits } from './plugins/rate-limits.js'
+import { sharedState } from './plugins/shared-state.js'
 import { strictRequests } from './plugins/strict-requests.js'
 import { managementRoutes } from './routes/management.js'
 import { kybTokenRoute } from './routes/onboarding/kyb-token.js'
@@ -26,6 +27,8 @@ export interface AppDependencies {
   readonly logger: Logger
   /** Wall clock, milliseconds since the epoch. */
   readonly now?: () => number
+  /** Milliseconds of a clock that never goes back. */
+  readonly monotonicNow?: () => number
   readonly limits?: Partial<Limits>
 }
 
@@ -55,7 +58,7 @@ const defaultLimits: Limits = {
 
 /** Builds the public application; whoever calls it listens and closes. */
 export async function buildApp(config: Config, dependencies: AppDependencies) {
-  const { logger, now = Date.now } = dependencies
+  const { logger, now = Date.now, monotonicNow = () => performance.now() } = dependencies
   const limits = { ...defaultLimits, ...dependencies.limits }
   const app = Fastify({
     ...serverOptions(logger, limits),
@@ -71,9 +74,10 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   await app.register(draining)
   await app.register(overload, { maxEventLoopDelayMs: limits.eventLoopDelayMs })
   await app.register(strictRequests)
+  await app.register(sharedState, { config })
   await app.register(rateLimits, { config })
   await app.register(authentication, { config, now })
-  await app.register(kyb, { config, now })
+  await app.register(kyb, { config, now, monotonicNow })
 
   await app.register(async (guarded) => {
     guarded.addHook('onRequest', guarded.authenticate)

@@ -2,6 +2,7 @@ import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { type Static, Type } from '@sinclair/typebox'
+import { Value } from '@sinclair/typebox/value'
 import { envSchema } from 'env-schema'
 import { checkNamesCompany, checkTemplate } from './services/client-identity.js'
 import { checkPolicy, type SessionPolicyDocument } from './services/session-policy.js'
@@ -111,6 +112,13 @@ export const environmentSchema = Type.Object({
   IDENFY_CA_FILE: Type.Optional(
     Type.String({ description: 'PEM file with a CA to trust for iDenfy, besides the usual ones' }),
   ),
+  IDENFY_PROXY_URL: Type.Optional(
+    secret({
+      pattern: '^https?://',
+      expected: 'an http: or https: URL',
+      description: 'Egress proxy for calls to iDenfy; may hold credentials',
+    }),
+  ),
   IDENFY_ENVIRONMENT: Type.Unsafe<string>({
     type: 'string',
     enum: ['production', 'sandbox'],
@@ -130,6 +138,12 @@ export const environmentSchema = Type.Object({
     default: 2000,
     description: 'Limit for connecting to iDenfy, TLS included',
   }),
+  IDENFY_MAX_IN_FLIGHT: Type.Integer({
+    minimum: 1,
+    maximum: 10_000,
+    default: 50,
+    description: 'Calls to iDenfy at a time; as many again may wait for half a second',
+  }),
   KYB_CLIENT_ID: Type.String({
     default: '{companyId}',
     description:
@@ -148,11 +162,33 @@ export const environmentSchema = Type.Object({
     }),
   ),
   KYB_POLICY_FILE: Type.Optional(Type.String({ description: 'JSON file with the session policy' })),
+  KYB_REPLAY_SECONDS: Type.Integer({
+    minimum: 0,
+    maximum: 3600,
+    default: 30,
+    description: 'For so long an equal request gets the same token again; `0` turns it off',
+  }),
   RATE_LIMIT_USER_PER_MINUTE: limit(10, 'Requests of one user in a minute'),
   RATE_LIMIT_COMPANY_PER_MINUTE: limit(60, 'Requests of one company in a minute'),
   RATE_LIMIT_IP_PER_MINUTE: limit(
     300,
     'Failed authentications of one address in a minute (IPv6: of one /64 network)',
+  ),
+  REDIS_URL: Type.Optional(
+    secret({
+      pattern: '^rediss?://',
+      expected: 'a redis: or rediss: URL',
+      description:
+        'Redis that the replicas share; may hold credentials. Without it every replica is on its own',
+    }),
+  ),
+  STATE_ENCRYPTION_KEY: Type.Optional(
+    secret({
+      pattern: '^[A-Za-z0-9+/]{43}=(,[A-Za-z0-9+/]{43}=){0,2}$',
+      expected: '32 bytes in base64, or up to three such keys, comma separated',
+      description:
+        'Encrypts the tokens in Redis, required with it: 32 bytes in base64. Of several keys, comma separated, the first encrypts and all decrypt',
+    }),
   ),
   CORS_ORIGINS: Type.Optional(
     list('https?://[^,/*]+', {
@@ -188,6 +224,12 @@ export interface Config extends Readonly<Environment> {
   readonly idenfyCa?: string | undefined
   /** The document of `KYB_POLICY_FILE`. */
   readonly sessionPolicy?: SessionPolicyDocument | undefined
+  /**
+   * Reads a secret anew: one that was given as a file may have been replaced.
+   *
+   * @throws Error when the new value is not usable
+   */
+  readSecret(name: EnvironmentVariable): string
 }
 
 /** All that is wrong with a configuration, one line each: names, never values. */
@@ -241,6 +283,10 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   )
   check('IDENFY_BASE_URL', () => checkOrigin(textOf('IDENFY_BASE_URL'), allowInsecure))
   check('IDENFY_UI_URL', () => checkUrl(textOf('IDENFY_UI_URL'), allowInsecure))
+  for (const name of ['IDENFY_PROXY_URL', 'REDIS_URL'] as const) {
+    check(name, () => checkParses(given[name]))
+  }
+  check('STATE_ENCRYPTION_KEY', () => checkKeyIsThere(given))
 
   check('CORS_ORIGINS', () => given.CORS_ORIGINS?.split(',').forEach(checkExactOrigin))
   check('TRUST_PROXY', () => given.TRUST_PROXY?.split(',').forEach(checkNetwork))
@@ -273,7 +319,13 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   if (faults.size > 0) throw new ConfigError([...faults].map(([name, fault]) => `${name} ${fault}`))
   const config = { ...values, AUTH_JWKS_URL: jwksUrl, idenfyCa, sessionPolicy }
   for (const name of secretNames) Object.defineProperty(config, name, { enumerable: false })
-  return config as Config
+  const readSecret = (name: EnvironmentVariable): string => {
+    const value = readVariable(name, environment)
+    const schema = environmentSchema.properties[name]
+    if (!Value.Check(schema, value)) throw new Error(`${name} must be ${schema.expected}`)
+    return value as string
+  }
+  return Object.defineProperty(config, 'readSecret', { value: readSecret }) as Config
 }
 
 function readVariable(name: EnvironmentVariable, environment: NodeJS.ProcessEnv): string | undefined {
@@ -334,6 +386,14 @@ function checkUrl(text: string, allowInsecure: boolean): URL {
   if (url.username || url.password) throw new Error('must not contain credentials')
   if (url.hash) throw new Error('must not have a fragment')
   return url
+}
+
+function checkParses(text: string | undefined): void {
+  if (text !== undefined && !URL.canParse(text)) throw new Error('is not a URL')
+}
+
+function checkKeyIsThere(given: { REDIS_URL?: string; STATE_ENCRYPTION_KEY?: string }): void {
+  if (given.REDIS_URL && !given.STATE_ENCRYPTION_KEY) throw new Error('is required with REDIS_URL')
 }
 
 function checkOrigin(text: string, allowInsecure: boolean): void {

@@ -50,6 +50,12 @@ export const problems = {
     title: 'A verification of this company is already in progress',
     retryable: true,
   },
+  'idempotency-conflict': {
+    status: 409,
+    title: 'A request with this idempotency key is still in flight',
+    retryable: true,
+    retryAfterSeconds: 1,
+  },
   'payload-too-large': { status: 413, title: 'The request body is too large', retryable: false },
   'unsupported-media-type': {
     status: 415,
@@ -57,6 +63,11 @@ export const problems = {
     retryable: false,
   },
   'expectation-failed': { status: 417, title: 'The expectation cannot be met', retryable: false },
+  'idempotency-mismatch': {
+    status: 422,
+    title: 'This idempotency key was used with another request',
+    retryable: false,
+  },
   'rate-limited': { status: 429, title: 'Too many requests', retryable: true },
   'header-too-large': { status: 431, title: 'The request headers are too large', retryable: false },
   'internal-error': { status: 500, title: 'The service failed', retryable: false },
@@ -142,6 +153,11 @@ export interface ProblemOptions {
   readonly headers?: Readonly<Record<string, string>>
   /** Overrides the delay that the table gives for the code. */
   readonly retryAfterSeconds?: number
+  /** Why this service may repeat the call to iDenfy without the risk of a second verification, and when. */
+  readonly safeToRepeat?: {
+    readonly reason: 'not-sent' | 'rate-limited' | 'new-credentials'
+    readonly afterMs: number
+  }
 }
 
 /** A failure with a place in the table: what services, hooks and handlers throw. */

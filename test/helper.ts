@@ -22,6 +22,7 @@ export const signer: TokenSigner = await createTokenSigner('RS256')
 export interface Overrides {
   readonly env?: Readonly<Record<string, string | undefined>>
   readonly now?: () => number
+  readonly monotonicNow?: () => number
   readonly signers?: readonly [TokenSigner, ...TokenSigner[]]
   readonly limits?: Partial<Limits>
   /** Runs before the service listens. */
@@ -103,6 +104,7 @@ export async function startPeers(t: Test, { now, signers = [signer] }: Overrides
       RATE_LIMIT_USER_PER_MINUTE: '1000000',
       RATE_LIMIT_COMPANY_PER_MINUTE: '1000000',
       RATE_LIMIT_IP_PER_MINUTE: '1000000',
+      KYB_REPLAY_SECONDS: '0',
     },
     setFault: async (fault: object) => {
       await request(`${idenfyUrl}/_sandbox/faults`, { method: 'PUT', ...jsonBody(fault) })
@@ -138,6 +140,7 @@ export async function build(t: Test, overrides: Overrides = {}) {
   const app = await buildApp(config, {
     logger,
     now,
+    ...(overrides.monotonicNow && { monotonicNow: overrides.monotonicNow }),
     // A busy machine must not make a test shed requests.
     limits: { eventLoopDelayMs: 60_000, ...overrides.limits },
   })

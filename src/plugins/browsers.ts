@@ -29,8 +29,8 @@ export const browsers = fp<BrowsersOptions>(
     await app.register(cors, {
       origin: [...origins],
       methods: ['POST'],
-      allowedHeaders: ['Authorization', 'Content-Type', 'X-Company-Id'],
-      exposedHeaders: ['RateLimit', 'RateLimit-Policy', 'Retry-After'],
+      allowedHeaders: ['Authorization', 'Content-Type', 'Idempotency-Key', 'X-Company-Id'],
+      exposedHeaders: ['Idempotency-Replayed', 'RateLimit', 'RateLimit-Policy', 'Retry-After'],
       maxAge: preflightMaxAgeSeconds,
     })
   },

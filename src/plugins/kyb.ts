@@ -1,11 +1,19 @@
 import { rootCertificates } from 'node:tls'
 import fp from 'fastify-plugin'
-import { Pool } from 'undici'
+import { type Dispatcher, Pool, ProxyAgent } from 'undici'
 import type { Config } from '../config.js'
+import { createBulkhead } from '../services/bulkhead.js'
+import { createCircuitBreaker } from '../services/circuit-breaker.js'
 import { createClientIdentity } from '../services/client-identity.js'
+import { createMemoryFlights } from '../services/flights.js'
 import { createIdenfyClient } from '../services/idenfy/client.js'
-import { createKybTokens, type KybTokens } from '../services/kyb-tokens.js'
+import { createCredentials } from '../services/idenfy/credentials.js'
+import { createReliableClient, isOutage } from '../services/idenfy/reliable-client.js'
+import { createKybTokens, type KybTokens, type MintedToken } from '../services/kyb-tokens.js'
+import { createRedisFlights } from '../services/redis-flights.js'
+import { createRetryBudget } from '../services/retry-budget.js'
 import { createSessionPolicy } from '../services/session-policy.js'
+import { createStateCipher } from '../services/state-cipher.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -16,41 +24,107 @@ declare module 'fastify' {
 export interface KybOptions {
   readonly config: Config
   readonly now: () => number
+  readonly monotonicNow: () => number
 }
 
 const maxAnswerBytes = 64 * 1024
+const maxQueueWaitMs = 500
+const maxStoredTokens = 10_000
+/** What a replica may take beyond the deadline of its call before another one takes over. */
+const leaseSlackMs = 2_000
 
 /** Builds the KYB services and owns the connections to iDenfy. */
 export const kyb = fp<KybOptions>(
-  async (app, { config, now }) => {
-    const pool = new Pool(config.IDENFY_BASE_URL, {
-      connect: {
-        timeout: config.IDENFY_CONNECT_TIMEOUT_MS,
-        minVersion: 'TLSv1.2',
-        ...(config.idenfyCa && { ca: [...rootCertificates, config.idenfyCa] }),
-      },
-      maxResponseSize: maxAnswerBytes,
-    })
-    app.addHook('onClose', async () => pool.close())
+  async (app, { config, now, monotonicNow }) => {
+    const { metrics, log } = app
+    const dispatcher = connectionsToIdenfy(config)
+    const bulkhead = createBulkhead({ maxInFlight: config.IDENFY_MAX_IN_FLIGHT, maxWaitMs: maxQueueWaitMs })
+    const breaker = createCircuitBreaker({ isOutage, monotonicNow })
+    metrics.observe('idenfy_in_flight', 'POSTs to iDenfy in flight', bulkhead.inFlight)
+    metrics.observe('idenfy_waiting', 'Requests that wait for a POST to iDenfy', bulkhead.waiting)
+    metrics.observe('idenfy_circuit_open', 'Whether the circuit breaker keeps requests from iDenfy', () =>
+      Number(breaker.state() !== 'closed'),
+    )
 
-    const templates = { clientId: config.KYB_CLIENT_ID, externalRef: config.KYB_EXTERNAL_REF }
+    const idenfy = createReliableClient({
+      client: createIdenfyClient({
+        dispatcher,
+        origin: config.IDENFY_BASE_URL,
+        credentials: createCredentials(
+          () => ({
+            apiKey: config.readSecret('IDENFY_API_KEY'),
+            apiSecret: config.readSecret('IDENFY_API_SECRET'),
+          }),
+          (err) => log.error({ err }, 'the new iDenfy credentials cannot be used, the old ones stay'),
+        ),
+        now,
+        onDrift: (upstreamStatus) => {
+          metrics.idenfyDrifts.inc()
+          log.warn({ event: 'idenfy-contract-drift', upstreamStatus }, 'a token came with another status')
+        },
+      }),
+      breaker,
+      bulkhead,
+      budget: createRetryBudget(),
+      timeoutMs: config.IDENFY_TIMEOUT_MS,
+      monotonicNow,
+      onAttempt: (outcome) => metrics.idenfyRequests.inc({ outcome }),
+      onRetry: (reason, granted) => metrics.idenfyRetries.inc({ reason, granted: String(granted) }),
+      logger: log,
+    })
+
+    const flights = createMemoryFlights<MintedToken>({
+      maxStored: maxStoredTokens,
+      monotonicNow,
+      beyond: app.sharedRedis
+        ? createRedisFlights({
+            shared: app.sharedRedis,
+            cipher: createStateCipher(String(config.STATE_ENCRYPTION_KEY).split(',')),
+            leaseMs: config.IDENFY_TIMEOUT_MS + leaseSlackMs,
+          })
+        : undefined,
+    })
+    app.addHook('onClose', async () => {
+      await flights.settled()
+      await dispatcher.close()
+    })
+
     app.decorate(
       'kybTokens',
       createKybTokens({
         policy: createSessionPolicy(config.sessionPolicy),
-        identify: createClientIdentity(templates, config.KYB_IDENTITY_KEY),
-        idenfy: createIdenfyClient({
-          dispatcher: pool,
-          apiKey: config.IDENFY_API_KEY,
-          apiSecret: config.IDENFY_API_SECRET,
-          timeoutMs: config.IDENFY_TIMEOUT_MS,
-          now,
-          logger: app.log,
-        }),
+        identify: createClientIdentity(
+          { clientId: config.KYB_CLIENT_ID, externalRef: config.KYB_EXTERNAL_REF },
+          config.KYB_IDENTITY_KEY,
+        ),
+        idenfy,
+        flights,
+        scope: [config.IDENFY_BASE_URL, config.IDENFY_ENVIRONMENT, config.AUTH_ISSUER],
+        replayMs: config.KYB_REPLAY_SECONDS * 1000,
         uiUrl: config.IDENFY_UI_URL,
         now,
+        onIssued: (origin) => metrics.kybTokens.inc({ origin }),
       }),
     )
   },
-  { name: 'kyb', fastify: '5.x' },
+  { name: 'kyb', fastify: '5.x', dependencies: ['metrics', 'shared-state'] },
 )
+
+function connectionsToIdenfy(config: Config): Dispatcher {
+  const tls = {
+    timeout: config.IDENFY_CONNECT_TIMEOUT_MS,
+    minVersion: 'TLSv1.2' as const,
+    ...(config.idenfyCa && { ca: [...rootCertificates, config.idenfyCa] }),
+  }
+  const limits = {
+    connections: config.IDENFY_MAX_IN_FLIGHT,
+    maxResponseSize: maxAnswerBytes,
+    // The deadline is earlier; these hold even if it should fail to abort.
+    headersTimeout: config.IDENFY_TIMEOUT_MS,
+    bodyTimeout: config.IDENFY_TIMEOUT_MS,
+  }
+  if (config.IDENFY_PROXY_URL === undefined) {
+    return new Pool(config.IDENFY_BASE_URL, { ...limits, connect: tls })
+  }
+  return new ProxyAgent({ ...limits, uri: config.IDENFY_PROXY_URL, requestTls: tls, proxyTls: tls })
+}

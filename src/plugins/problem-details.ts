@@ -83,6 +83,7 @@ const problemsOfStatus: Record<number, ProblemCode> = {
 function toProblem(error: FastifyError | Problem): Problem {
   if (error instanceof Problem) return error
   if (error.validation) {
+    if (error.validationContext !== 'body') return new Problem('malformed-request')
     return new Problem('validation-failed', { errors: fieldFaults(error.validation as SchemaError[]) })
   }
   const isFastifys = error.code?.startsWith('FST_')

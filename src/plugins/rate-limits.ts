@@ -1,4 +1,5 @@
-import rateLimit from '@fastify/rate-limit'
+import { createHash } from 'node:crypto'
+import rateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
@@ -17,15 +18,26 @@ type Limit = ReturnType<FastifyInstance['createRateLimit']>
 type Result = Extract<Awaited<ReturnType<Limit>>, { isAllowed: false }>
 
 const windowMs = 60_000
+const nameSpace = 'onboarding-bff:rate:'
 
+/** Counted by all replicas together while Redis is there, else by each for itself. */
 export const rateLimits = fp<{ config: Config }>(
   async (app, { config }) => {
-    await app.register(rateLimit, { global: false, cache: 10_000 })
-    const limit = (max: number, keyGenerator?: (request: FastifyRequest) => string): Limit =>
-      app.createRateLimit({ max, timeWindow: windowMs, ...(keyGenerator && { keyGenerator }) })
+    const { sharedRedis } = app
+    const local = await limiterFactory(app, {})
+    const shared = sharedRedis && (await limiterFactory(app, { redis: sharedRedis.client, nameSpace }))
+    const limit = (max: number, keyGenerator?: (request: FastifyRequest) => string): Limit => {
+      const options = { max, timeWindow: windowMs, ...(keyGenerator && { keyGenerator }) }
+      const alone = local(options)
+      if (!shared) return alone
+      const together = shared(options)
+      return (request) => sharedRedis.run(() => together(request)).catch(() => alone(request))
+    }
 
-    const ofUser = limit(config.RATE_LIMIT_USER_PER_MINUTE, ({ caller }) => String(caller?.userId))
-    const ofCompany = limit(config.RATE_LIMIT_COMPANY_PER_MINUTE, ({ caller }) => String(caller?.companyId))
+    const ofUser = limit(config.RATE_LIMIT_USER_PER_MINUTE, ({ caller }) => keyOf('user', caller?.userId))
+    const ofCompany = limit(config.RATE_LIMIT_COMPANY_PER_MINUTE, ({ caller }) =>
+      keyOf('company', caller?.companyId),
+    )
     const ofAddress = limit(config.RATE_LIMIT_IP_PER_MINUTE)
 
     app.decorate('limitCaller', async (request: FastifyRequest, reply: FastifyReply) => {
@@ -41,8 +53,23 @@ export const rateLimits = fp<{ config: Config }>(
       refuseAbove((await ofAddress(request)) as Result)
     })
   },
-  { name: 'rate-limits', fastify: '5.x', dependencies: ['problem-details'] },
+  { name: 'rate-limits', fastify: '5.x', dependencies: ['problem-details', 'shared-state'] },
 )
+
+/** The plugin's decorator belongs to one store, so each store gets a scope of its own. */
+async function limiterFactory(app: FastifyInstance, store: RateLimitPluginOptions) {
+  let factory: FastifyInstance['createRateLimit'] | undefined
+  await app.register(async (scope) => {
+    await scope.register(rateLimit, { global: false, cache: 10_000, ...store })
+    factory = scope.createRateLimit
+  })
+  return factory as FastifyInstance['createRateLimit']
+}
+
+/** Hashed for the same reason as the keys of tokens. An address has no such key, and so never the same. */
+function keyOf(kind: 'user' | 'company', id: string | undefined): string {
+  return createHash('sha256').update(`${kind}:${id}`).digest('base64url')
+}
 
 function refuseAbove({ isExceeded, ttlInSeconds }: Result): void {
   if (isExceeded) throw new Problem('rate-limited', { retryAfterSeconds: Math.max(ttlInSeconds, 1) })

@@ -30,6 +30,7 @@ t.test('one line a request, of named values only', async (t) => {
         company: 'acme',
         outcome: 'provider-rejected',
         providerOutcome: 'not-created',
+        phase: 'refused',
         upstreamStatus: 401,
         identifier: 'UNAUTHORIZED',
         class: 'credentials',

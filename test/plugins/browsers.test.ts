@@ -18,7 +18,7 @@ t.test('pages of a listed origin may call', async (t) => {
   t.match(preflight.headers, {
     'access-control-allow-origin': origin,
     'access-control-allow-methods': 'POST',
-    'access-control-allow-headers': 'Authorization, Content-Type, X-Company-Id',
+    'access-control-allow-headers': 'Authorization, Content-Type, Idempotency-Key, X-Company-Id',
     'access-control-max-age': '7200',
     vary: /Origin/,
   })
@@ -30,7 +30,7 @@ t.test('pages of a listed origin may call', async (t) => {
   ]) {
     t.match(answer.headers, {
       'access-control-allow-origin': origin,
-      'access-control-expose-headers': 'RateLimit, RateLimit-Policy, Retry-After',
+      'access-control-expose-headers': 'Idempotency-Replayed, RateLimit, RateLimit-Policy, Retry-After',
       vary: /Origin/,
     })
   }

@@ -27,21 +27,41 @@ export const KybToken = Type.Object(
   { additionalProperties: false },
 )
 
+const Headers = Type.Object({
+  'idempotency-key': Type.Optional(
+    Type.String({
+      pattern: '^("[A-Za-z0-9._~+/=:-]{1,64}"|[A-Za-z0-9._~+/=:-]{1,64})$',
+      description:
+        'Equal requests with the same key get the same answer (a string of RFC 8941; quotes may be left out)',
+    }),
+  ),
+})
+
 /** `POST /onboarding/kyb-token`. Belongs into a guarded scope. */
 export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
   app.post(
     '/onboarding/kyb-token',
     {
-      schema: { body: KybSession, response: { 201: KybToken, '4xx': ProblemDetails, '5xx': ProblemDetails } },
+      schema: {
+        headers: Headers,
+        body: KybSession,
+        response: { 201: KybToken, '4xx': ProblemDetails, '5xx': ProblemDetails },
+      },
       // A request without a body wishes for nothing. A body of `null` stays one: Fastify validates both alike.
       preValidation: async (request) => {
         if (request.body === undefined) request.body = {}
       },
     },
     async (request, reply) => {
-      const caller = request.getDecorator<Caller>('caller')
+      const { token, origin } = await app.kybTokens.issue({
+        caller: request.getDecorator<Caller>('caller'),
+        wishes: request.body,
+        requestId: request.id,
+        idempotencyKey: request.headers['idempotency-key']?.replaceAll('"', ''),
+      })
+      if (origin === 'idempotent') reply.header('idempotency-replayed', 'true')
       reply.code(201).header('cache-control', 'no-store')
-      return app.kybTokens.issue(caller, request.body, request.id)
+      return token
     },
   )
 }

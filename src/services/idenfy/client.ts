@@ -1,9 +1,10 @@
 import { subscribe } from 'node:diagnostics_channel'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
-import type { Logger } from 'pino'
 import type { Dispatcher } from 'undici'
 import { Problem } from '../../problems.js'
+import { DeadlineExceeded, withDeadline } from '../deadline.js'
 import { classifyErrorAnswer } from './classify.js'
+import type { CredentialSource } from './credentials.js'
 import { KybFormToken, type KybFormTokenRequest } from './schemas.js'
 
 const tokenCheck = TypeCompiler.Compile(KybFormToken)
@@ -25,16 +26,20 @@ const badAnswerCodes = new Set([
   'UND_ERR_RES_EXCEEDED_MAX_SIZE',
 ])
 
+/** Codes of OpenSSL, Node and undici for a peer that is not who it should be, or speaks no TLS that is good enough. */
+const untrustedPeer =
+  /^(ERR_SSL_|ERR_TLS_CERT_|EPROTO$|UND_ERR_PRX_TLS$)|CERT|UNABLE_TO_|INVALID_CA|INVALID_PURPOSE/
+
 export interface IdenfyClientOptions {
-  /** Bound to iDenfy's origin; bounds connect time and the size of the answer; closed by whoever made it. */
+  /** Bounds connect time and the size of the answer; closed by whoever made it. */
   readonly dispatcher: Dispatcher
-  readonly apiKey: string
-  readonly apiSecret: string
-  /** The total deadline of one call. */
-  readonly timeoutMs: number
+  /** iDenfy's origin. */
+  readonly origin: string
+  readonly credentials: CredentialSource
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number
-  readonly logger: Pick<Logger, 'warn'>
+  /** A token came with this status in place of 201. */
+  readonly onDrift: (status: number) => void
 }
 
 interface Answer {
@@ -44,24 +49,26 @@ interface Answer {
 }
 
 /** iDenfy's KYB API, one POST per call and never a second. */
-export function createIdenfyClient(options: IdenfyClientOptions) {
-  const { dispatcher, apiKey, apiSecret, timeoutMs, now, logger } = options
-  const headers = {
-    authorization: `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')}`,
+export function createIdenfyClient({ dispatcher, origin, credentials, now, onDrift }: IdenfyClientOptions) {
+  const staticHeaders = {
     'content-type': 'application/json',
     accept: 'application/json',
     'accept-encoding': 'identity',
   }
 
-  async function post(path: string, payload: unknown): Promise<Answer> {
+  async function post(
+    path: string,
+    payload: unknown,
+    authorization: string,
+    timeoutMs: number,
+  ): Promise<Answer> {
     const body = Buffer.from(JSON.stringify(payload))
-    const signal = AbortSignal.timeout(timeoutMs)
+    const headers = { ...staticHeaders, authorization }
     try {
-      const response = await Promise.race([
-        dispatcher.request({ method: 'POST', path, headers, body, signal }),
-        rejectOnAbort(signal),
-      ])
-      return { status: response.statusCode, headers: response.headers, text: await response.body.text() }
+      return await withDeadline(timeoutMs, async (signal) => {
+        const answer = await dispatcher.request({ origin, method: 'POST', path, headers, body, signal })
+        return { status: answer.statusCode, headers: answer.headers, text: await answer.body.text() }
+      })
     } catch (error) {
       throw transportProblem(error as Error & { code?: string }, sentBodies.has(body))
     }
@@ -71,11 +78,15 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
     /**
      * Creates a KYB token. The answer is the one iDenfy gave to this very request, still valid.
      *
+     * @param timeoutMs from the call to the last byte of the answer
      * @throws Problem `provider-*` or `kyb-session-conflict`
      */
-    async createKybToken(request: KybFormTokenRequest): Promise<KybFormToken> {
-      const answer = await post('/kyb/tokens/', request)
-      if (answer.status < 200 || answer.status > 299) throw refusal(answer)
+    async createKybToken(request: KybFormTokenRequest, timeoutMs: number): Promise<KybFormToken> {
+      const authorization = credentials.authorization()
+      const answer = await post('/kyb/tokens/', request, authorization, timeoutMs)
+      if (answer.status < 200 || answer.status > 299) {
+        throw refusal(answer, () => credentials.haveChangedSince(authorization))
+      }
       const token = readToken(answer)
       if (!(Date.parse(token.expiration) > now())) throw badAnswer(answer, 'expired')
       if ((token.clientId ?? request.clientId) !== request.clientId)
@@ -83,12 +94,7 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
       if ((token.externalRef ?? request.externalRef) !== request.externalRef) {
         throw badAnswer(answer, 'identity-mismatch')
       }
-      if (answer.status !== 201) {
-        logger.warn(
-          { event: 'idenfy-contract-drift', upstreamStatus: answer.status },
-          'a token came with another status',
-        )
-      }
+      if (answer.status !== 201) onDrift(answer.status)
       return token
     },
   }
@@ -96,39 +102,38 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
 
 export type IdenfyClient = ReturnType<typeof createIdenfyClient>
 
-/**
- * While it connects, undici heeds a signal only once the connection stands. Nothing is sent then: an aborted
- * request ends before its first byte.
- */
-function rejectOnAbort(signal: AbortSignal): Promise<never> {
-  return new Promise((_resolve, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
-  })
-}
-
 function transportProblem(cause: Error & { code?: string }, sent: boolean): Problem {
-  const timedOut = cause.name === 'TimeoutError'
-  const diagnosis = { phase: sent ? 'after-sending' : 'before-sending' }
+  const code = cause.code ?? ''
+  const isLate = cause instanceof DeadlineExceeded
   if (!sent) {
-    return new Problem(timedOut ? 'provider-timeout' : 'provider-unavailable', {
-      cause,
-      outcome: 'not-created',
-      diagnosis,
-    })
+    const isUntrusted = untrustedPeer.test(code)
+    const isRepeatable = !isLate && !isUntrusted
+    return new Problem(
+      isLate ? 'provider-timeout' : isUntrusted ? 'provider-rejected' : 'provider-unavailable',
+      {
+        cause,
+        outcome: 'not-created',
+        diagnosis: { phase: 'before-sending', ...(isUntrusted && { class: 'tls' }) },
+        ...(isRepeatable && { safeToRepeat: { reason: 'not-sent', afterMs: 0 } }),
+      },
+    )
   }
-  const isBadAnswer = badAnswerCodes.has(cause.code ?? '') || cause.name === 'HTTPParserError'
-  const code = timedOut
-    ? 'provider-timeout'
-    : isBadAnswer
-      ? 'provider-bad-response'
-      : 'provider-outcome-unknown'
-  return new Problem(code, { cause, outcome: 'unknown', diagnosis })
+  const isBadAnswer = badAnswerCodes.has(code) || cause.name === 'HTTPParserError'
+  return new Problem(
+    isLate ? 'provider-timeout' : isBadAnswer ? 'provider-bad-response' : 'provider-outcome-unknown',
+    { cause, outcome: 'unknown', diagnosis: { phase: 'after-sending' } },
+  )
 }
 
-function refusal(answer: Answer): Problem {
+function refusal(answer: Answer, haveNewCredentials: () => boolean): Problem {
   if (answer.status < 400) return badAnswer(answer, 'redirect')
   const retryAfter = answer.headers['retry-after']
-  return classifyErrorAnswer(answer.status, parseJson(answer.text), retryAfter?.toString())
+  return classifyErrorAnswer(
+    answer.status,
+    parseJson(answer.text),
+    retryAfter?.toString(),
+    haveNewCredentials,
+  )
 }
 
 function readToken(answer: Answer): KybFormToken {
@@ -138,13 +143,19 @@ function readToken(answer: Answer): KybFormToken {
     throw badAnswer(answer, 'not-json')
   const token = parseJson(answer.text)
   if (!tokenCheck.Check(token)) throw badAnswer(answer, 'not-a-token')
-  return token
+  return knownMembers(token)
+}
+
+/** What else iDenfy sends is not kept: it is stored with the token. */
+function knownMembers(token: KybFormToken): KybFormToken {
+  const members = Object.entries(token).filter(([name]) => Object.hasOwn(KybFormToken.properties, name))
+  return Object.fromEntries(members) as KybFormToken
 }
 
 function badAnswer(answer: Answer, reason: string): Problem {
   return new Problem('provider-bad-response', {
     outcome: 'unknown',
-    diagnosis: { upstreamStatus: answer.status, reason },
+    diagnosis: { phase: 'after-sending', upstreamStatus: answer.status, reason },
   })
 }
 

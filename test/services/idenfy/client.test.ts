@@ -1,35 +1,13 @@
-import { createServer, type Socket } from 'node:net'
-import { createServer as createTlsServer } from 'node:tls'
-import selfsigned from 'selfsigned'
 import t, { type Test } from 'tap'
-import { build, listen, matchProblem } from '../../helper.js'
+import { httpAnswer, type Script, startFaultServer } from '../../fault-server.js'
+import { build, matchProblem } from '../../helper.js'
 
 const now = Date.parse('2026-11-23T12:00:00Z')
 const goodToken = { tokenString: 'T0ken', expiration: '2026-11-23T13:00:00Z' }
 
-/** A TCP peer that answers every request with the same bytes. */
-async function startPeer(t: Test, answer: string | ((socket: Socket) => void)): Promise<string> {
-  return `http://127.0.0.1:${await listen(
-    t,
-    createServer((socket) => respond(socket, answer)),
-  )}`
-}
-
-function respond(socket: Socket, answer: string | ((socket: Socket) => void)): void {
-  socket.on('error', () => {})
-  socket.on('data', () => (typeof answer === 'string' ? socket.end(answer) : answer(socket)))
-}
-
-function httpAnswer(statusLine: string, body: unknown, headers: Record<string, string> = {}): string {
-  const text = typeof body === 'string' ? body : JSON.stringify(body)
-  const fields = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(text), ...headers }
-  const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`)
-  return `HTTP/1.1 ${statusLine}\r\n${lines.join('')}\r\n${text}`
-}
-
-async function mintAgainst(t: Test, answer: string | ((socket: Socket) => void)) {
-  const IDENFY_BASE_URL = await startPeer(t, answer)
-  const service = await build(t, { now: () => now, env: { IDENFY_BASE_URL } })
+async function mintAgainst(t: Test, script: Script) {
+  const { url } = await startFaultServer(t, script)
+  const service = await build(t, { now: () => now, env: { IDENFY_BASE_URL: url } })
   service.secrets.add(goodToken.tokenString)
   return { service, answer: await service.mint() }
 }
@@ -117,20 +95,6 @@ t.test('API10-1, API10-3, API10-4 an answer that breaks the contract is never ha
   }
 })
 
-t.test('API10-2 an answer that HTTP itself cannot take', async (t) => {
-  const cases: [string, string][] = [
-    ['no HTTP', 'hello\r\n\r\n'],
-    ['over 64 KiB', httpAnswer('201 Created', { ...goodToken, padding: 'x'.repeat(65_536) })],
-    ['20 kB of headers', httpAnswer('201 Created', goodToken, { 'X-Padding': 'x'.repeat(20_000) })],
-  ]
-  for (const [name, bytes] of cases) {
-    await t.test(name, async (t) => {
-      const { answer } = await mintAgainst(t, bytes)
-      matchProblem(t, answer, 'provider-bad-response', { outcome: 'unknown' })
-    })
-  }
-})
-
 t.test('what iDenfy asks us to wait is passed on, within bounds', async (t) => {
   const cases: [string, Parameters<typeof matchProblem>[2], string, string][] = [
     ['429 Too Many Requests', 'provider-rate-limited', '7', '7'],
@@ -146,50 +110,4 @@ t.test('what iDenfy asks us to wait is passed on, within bounds', async (t) => {
   }
   const { answer } = await mintAgainst(t, httpAnswer('402 Payment Required', '{}', { 'Retry-After': '7' }))
   t.equal(answer.headers['retry-after'], undefined, 'waiting mends no refusal')
-})
-
-t.test('API10-5 the deadline holds whatever the phase', async (t) => {
-  const cases: [string, (socket: Socket) => void][] = [
-    ['no answer', () => {}],
-    ['a body that stalls', (socket) => socket.write('HTTP/1.1 201 Created\r\nContent-Length: 99\r\n\r\n{')],
-  ]
-  for (const [name, answer] of cases) {
-    await t.test(name, async (t) => {
-      const IDENFY_BASE_URL = await startPeer(t, answer)
-      const service = await build(t, { env: { IDENFY_BASE_URL, IDENFY_TIMEOUT_MS: '150' } })
-      matchProblem(t, await service.mint(), 'provider-timeout', { outcome: 'unknown' })
-      t.match(service.log('provider-timeout'), [{ level: 40, phase: 'after-sending' }])
-    })
-  }
-
-  await t.test('a TLS handshake that hangs: nothing was sent', async (t) => {
-    const IDENFY_BASE_URL = (await startPeer(t, () => {})).replace('http:', 'https:')
-    const service = await build(t, { env: { IDENFY_BASE_URL, IDENFY_TIMEOUT_MS: '150' } })
-    matchProblem(t, await service.mint(), 'provider-timeout', { outcome: 'not-created' })
-    t.match(service.log('provider-timeout'), [{ phase: 'before-sending' }])
-  })
-})
-
-t.test('TLS', async (t) => {
-  const { private: key, cert } = await selfsigned.generate([{ name: 'commonName', value: 'localhost' }], {
-    extensions: [{ name: 'subjectAltName', altNames: [{ type: 2, value: 'localhost' }] }],
-  })
-  const server = createTlsServer({ key, cert }, (socket) =>
-    respond(socket, httpAnswer('201 Created', goodToken)),
-  )
-  const IDENFY_BASE_URL = `https://localhost:${await listen(t, server, 'localhost')}`
-
-  await t.test('a certificate nobody vouches for', async (t) => {
-    const service = await build(t, { now: () => now, env: { IDENFY_BASE_URL } })
-    matchProblem(t, await service.mint(), 'provider-unavailable', { outcome: 'not-created' })
-    t.match(service.log('provider-unavailable'), [
-      { err: { cause: { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' } } },
-    ])
-  })
-
-  await t.test('one that IDENFY_CA_FILE vouches for', async (t) => {
-    const IDENFY_CA_FILE = `${t.testdir({ 'ca.pem': cert })}/ca.pem`
-    const service = await build(t, { now: () => now, env: { IDENFY_BASE_URL, IDENFY_CA_FILE } })
-    t.equal((await service.mint()).status, 201)
-  })
 })

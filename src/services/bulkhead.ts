@@ -1,0 +1,32 @@
+import PQueue from 'p-queue'
+import { Problem } from '../problems.js'
+
+export interface BulkheadOptions {
+  /** At a time; as many again may wait. */
+  readonly maxInFlight: number
+  readonly maxWaitMs: number
+}
+
+/** Bounds what is in flight, so that a slow provider cannot fill this process with waiting requests. */
+export function createBulkhead({ maxInFlight, maxWaitMs }: BulkheadOptions) {
+  const queue = new PQueue({ concurrency: maxInFlight })
+
+  return {
+    /** @throws Problem `overloaded`, or what `work` throws */
+    async run<T>(work: () => Promise<T>): Promise<T> {
+      if (queue.pending < maxInFlight) return queue.add(work)
+      if (queue.size >= maxInFlight) throw new Problem('overloaded')
+      const waiting = new AbortController()
+      const timer = setTimeout(() => waiting.abort(new Problem('overloaded')), maxWaitMs)
+      const begin = () => {
+        clearTimeout(timer)
+        return work()
+      }
+      return queue.add(begin, { signal: waiting.signal })
+    },
+    inFlight: (): number => queue.pending,
+    waiting: (): number => queue.size,
+  }
+}
+
+export type Bulkhead = ReturnType<typeof createBulkhead>

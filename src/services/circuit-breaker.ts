@@ -1,0 +1,96 @@
+import { Problem } from '../problems.js'
+
+const maxOutagesInARow = 5
+const minCalls = 20
+const windowMs = 30_000
+const bucketMs = 3_000
+const openMs = 5_000
+
+export interface CircuitBreakerOptions {
+  /** Whether a failure speaks of an outage; every other one shows that the provider is there. */
+  readonly isOutage: (error: unknown) => boolean
+  /** Milliseconds of a clock that never goes back. */
+  readonly monotonicNow: () => number
+}
+
+/**
+ * Answers in place of a provider that is down: it opens after five outages in a row, or when half of at least 20
+ * calls in 30 seconds were outages, and then lets one call through every five seconds to see.
+ *
+ * Not cockatiel's or opossum's: with the former every caller waits for that one call, by the wall's clock; the
+ * latter knows no outages in a row.
+ */
+export function createCircuitBreaker({ isOutage, monotonicNow }: CircuitBreakerOptions) {
+  let buckets: { readonly index: number; calls: number; outages: number }[] = []
+  let outagesInARow = 0
+  let openUntil: number | undefined
+  let isProbing = false
+
+  function count(outage: boolean): void {
+    const index = Math.floor(monotonicNow() / bucketMs)
+    const current = buckets.at(-1)
+    const bucket = current?.index === index ? current : { index, calls: 0, outages: 0 }
+    if (bucket !== current) {
+      buckets = [...buckets.filter((old) => old.index > index - windowMs / bucketMs), bucket]
+    }
+    bucket.calls += 1
+    bucket.outages += outage ? 1 : 0
+    outagesInARow = outage ? outagesInARow + 1 : 0
+  }
+
+  function shouldOpen(): boolean {
+    const calls = buckets.reduce((sum, bucket) => sum + bucket.calls, 0)
+    const outages = buckets.reduce((sum, bucket) => sum + bucket.outages, 0)
+    return outagesInARow >= maxOutagesInARow || (calls >= minCalls && outages * 2 >= calls)
+  }
+
+  function settle(outage: boolean, isProbe: boolean): void {
+    // A call from before the opening says nothing about now.
+    if (openUntil !== undefined && !isProbe) return
+    if (isProbe) {
+      isProbing = false
+      buckets = []
+      outagesInARow = 0
+      openUntil = outage ? monotonicNow() + openMs : undefined
+    } else {
+      count(outage)
+      if (outage && shouldOpen()) openUntil = monotonicNow() + openMs
+    }
+  }
+
+  /** @throws Problem `provider-unavailable` while the circuit is open */
+  function check(): void {
+    if (openUntil === undefined) return
+    const waitMs = openUntil - monotonicNow()
+    if (waitMs <= 0 && !isProbing) return
+    throw new Problem('provider-unavailable', {
+      outcome: 'not-created',
+      retryAfterSeconds: Math.max(Math.ceil(waitMs / 1000), 1),
+      diagnosis: { reason: 'circuit-open' },
+    })
+  }
+
+  return {
+    check,
+    /** @throws as {@link check}, or what `work` throws */
+    async run<T>(work: () => Promise<T>): Promise<T> {
+      check()
+      const isProbe = openUntil !== undefined
+      isProbing = isProbe
+      try {
+        const result = await work()
+        settle(false, isProbe)
+        return result
+      } catch (error) {
+        settle(isOutage(error), isProbe)
+        throw error
+      }
+    },
+    state(): 'closed' | 'half-open' | 'open' {
+      if (openUntil === undefined) return 'closed'
+      return isProbing ? 'half-open' : 'open'
+    },
+  }
+}
+
+export type CircuitBreaker = ReturnType<typeof createCircuitBreaker>

@@ -1,0 +1,77 @@
+import type { Redis } from 'ioredis'
+
+const probeEveryMs = 500
+const probeKey = 'onboarding-bff:probe'
+
+export interface SharedRedisOptions {
+  /** Must fail fast: no offline queue, a command timeout well under 100 ms, no retries of commands. */
+  readonly redis: Redis
+  /** Told once for every change. */
+  readonly onChange: (isUp: boolean, cause?: unknown) => void
+}
+
+/**
+ * The Redis that replicas share, as long as it is there. After the first command that fails or is late nothing
+ * waits for it any more, until a write succeeds again.
+ */
+export function createSharedRedis({ redis, onChange }: SharedRedisOptions) {
+  let isUp: boolean | undefined
+  let isClosed = false
+  let timer: NodeJS.Timeout | undefined
+
+  function turn(up: boolean, cause?: unknown): void {
+    if (isUp === up) return
+    isUp = up
+    onChange(up, cause)
+  }
+
+  /** Writes, because a Redis that is full or a replica still answers to reads. */
+  async function probe(): Promise<void> {
+    clearTimeout(timer)
+    try {
+      await redis.set(probeKey, '1', 'PX', probeEveryMs)
+      turn(true)
+    } catch (error) {
+      fail(error)
+    }
+  }
+
+  function fail(cause: unknown): void {
+    if (isClosed) return
+    turn(false, cause)
+    clearTimeout(timer)
+    timer = setTimeout(probe, probeEveryMs).unref()
+  }
+
+  redis.on('ready', probe)
+  redis.on('close', () => fail(new Error('closed')))
+  // Every failure shows in a command or in 'close' too; without a listener ioredis writes to the console.
+  redis.on('error', () => {})
+
+  return {
+    /** For commands inside of {@link run}. */
+    client: redis,
+    isUp: (): boolean => isUp === true,
+    /** @throws what the command throws, after which Redis counts as down; at once while it does */
+    async run<T>(command: () => Promise<T>): Promise<T> {
+      if (!isUp) throw new Error('Redis is down')
+      try {
+        return await command()
+      } catch (error) {
+        fail(error)
+        throw error
+      }
+    },
+    /** Resolves when Redis is there, or at the first failure to connect. */
+    async connect(): Promise<void> {
+      await redis.connect().then(probe, () => {})
+    },
+    close(): void {
+      isClosed = true
+      clearTimeout(timer)
+      redis.disconnect()
+    },
+  }
+}
+
+export type SharedRedis = ReturnType<typeof createSharedRedis>

@@ -1,0 +1,419 @@
+import { createServer, type Socket } from 'node:net'
+import { createServer as createTlsServer } from 'node:tls'
+import selfsigned from 'selfsigned'
+import t, { type Test } from 'tap'
+import {
+  type Arrival,
+  created,
+  type FaultServerOptions,
+  goodToken,
+  httpAnswer,
+  type Script,
+  startFaultServer,
+} from '../../fault-server.js'
+import { build, listen, matchProblem } from '../../helper.js'
+
+type Code = Parameters<typeof matchProblem>[2]
+
+interface Expected {
+  readonly code: Code
+  readonly outcome?: 'not-created' | 'unknown'
+  /** How many arrive at iDenfy. */
+  readonly posts: number
+  /** What the line of the log says of it. */
+  readonly line: object
+  readonly level?: number
+}
+
+/** One request, and all that is to be seen of it: the answer, the POSTs, the metrics, the log. */
+async function expectFault(
+  t: Test,
+  idenfy: { url: string; arrivals?: readonly Arrival[] },
+  expected: Expected,
+  env: Record<string, string> = {},
+) {
+  const service = await build(t, { env: { IDENFY_BASE_URL: idenfy.url, ...env } })
+  service.secrets.add(goodToken.tokenString)
+  const answer = await service.mint()
+  matchProblem(t, answer, expected.code, expected.outcome && { outcome: expected.outcome })
+  t.equal(answer.headers['www-authenticate'], undefined, "iDenfy's 401 is none of the caller's")
+  t.equal(idenfy.arrivals?.length ?? 0, expected.posts, `${expected.posts} POST(s)`)
+  const lines = service.log(expected.code)
+  t.match(lines, [{ level: expected.level ?? 40, ...expected.line }])
+  t.equal(lines.length, 1)
+  const metrics = await service.app.metrics.registry.metrics()
+  t.match(metrics, new RegExp(`idenfy_requests_total\\{outcome="${expected.code}"\\} \\d`))
+  t.equal(service.app.isDraining(), false, 'the process is alive')
+  return { service, answer, metrics }
+}
+
+const unavailable = { code: 'provider-unavailable', outcome: 'not-created' } as const
+const notSent = { phase: 'before-sending' }
+const afterSending = { phase: 'after-sending' }
+const causedBy = (phase: object, code: string | RegExp) => ({ ...phase, err: { cause: { code } } })
+const retried = /idenfy_retries_total\{reason="not-sent",granted="true"\} 1/
+
+t.test('class N: nothing was sent, so once more is safe', async (t) => {
+  await t.test('UP-01, UP-02 the name does not resolve', async (t) => {
+    const { metrics } = await expectFault(
+      t,
+      { url: 'https://idenfy.invalid' },
+      { ...unavailable, posts: 0, line: causedBy(notSent, /^(ENOTFOUND|EAI_AGAIN)$/) },
+    )
+    t.match(metrics, retried)
+  })
+
+  await t.test('UP-03 nobody listens', async (t) => {
+    const { metrics, answer } = await expectFault(
+      t,
+      // Port 1 is reserved and nobody listens there.
+      { url: 'http://127.0.0.1:1' },
+      { ...unavailable, posts: 0, line: causedBy(notSent, 'ECONNREFUSED') },
+    )
+    t.match(metrics, retried)
+    t.equal(answer.headers['retry-after'], '5')
+  })
+
+  await t.test('UP-06 reset or closed during the TLS handshake', async (t) => {
+    for (const end of [(socket: Socket) => socket.resetAndDestroy(), (socket: Socket) => socket.end()]) {
+      let connections = 0
+      const server = createServer((socket) => {
+        connections += 1
+        socket.on('error', () => {}).once('data', () => end(socket))
+      })
+      const url = `https://127.0.0.1:${await listen(t, server)}`
+      const { metrics } = await expectFault(
+        t,
+        { url },
+        { ...unavailable, posts: 0, line: causedBy(notSent, /^(ECONNRESET|UND_ERR_SOCKET)$/) },
+      )
+      t.match(metrics, retried)
+      t.equal(connections, 2)
+    }
+  })
+
+  await t.test('UP-04, UP-10 connecting takes too long, here in the TLS handshake', async (t) => {
+    const server = createServer((socket) => socket.on('error', () => {}).resume())
+    const url = `https://127.0.0.1:${await listen(t, server)}`
+    const { metrics } = await expectFault(
+      t,
+      { url },
+      { ...unavailable, posts: 0, line: causedBy(notSent, 'UND_ERR_CONNECT_TIMEOUT') },
+      { IDENFY_CONNECT_TIMEOUT_MS: '100' },
+    )
+    t.match(metrics, retried)
+  })
+
+  await t.test('the deadline passes first: no time is left for more', async (t) => {
+    const server = createServer((socket) => socket.on('error', () => {}).resume())
+    const url = `https://127.0.0.1:${await listen(t, server)}`
+    const { metrics } = await expectFault(
+      t,
+      { url },
+      { code: 'provider-timeout', outcome: 'not-created', posts: 0, line: notSent },
+      { IDENFY_TIMEOUT_MS: '150' },
+    )
+    t.notMatch(metrics, /idenfy_retries_total\{/)
+  })
+
+  await t.test('and the second try succeeds', async (t) => {
+    const tls = await certificate('localhost')
+    const idenfy = createTlsServer(tls, (socket) => socket.on('data', () => socket.write(created)))
+    let connections = 0
+    const flaky = createServer((socket) => {
+      connections += 1
+      if (connections === 1) socket.resetAndDestroy()
+      else idenfy.emit('connection', socket)
+    })
+    const service = await build(t, {
+      env: {
+        IDENFY_BASE_URL: `https://localhost:${await listen(t, flaky, 'localhost')}`,
+        IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': tls.cert })}/ca.pem`,
+      },
+    })
+    service.secrets.add(goodToken.tokenString)
+    t.equal((await service.mint()).status, 201)
+    t.equal(connections, 2)
+    t.match(
+      service.log().filter(({ event }) => event === 'idenfy-retry'),
+      [{ level: 40, retryReason: 'not-sent', phase: 'before-sending' }],
+    )
+    const metrics = await service.app.metrics.registry.metrics()
+    t.match(metrics, retried)
+    t.match(metrics, /idenfy_requests_total\{outcome="success"\} 1/)
+  })
+})
+
+const day = 24 * 60 * 60 * 1000
+
+async function certificate(name: string, from = Date.now() - day, to = Date.now() + day) {
+  const { private: key, cert } = await selfsigned.generate([{ name: 'commonName', value: name }], {
+    notBeforeDate: new Date(from),
+    notAfterDate: new Date(to),
+    extensions: [{ name: 'subjectAltName', altNames: [{ type: 2, value: name }] }],
+  })
+  return { key, cert }
+}
+
+t.test('class N, but no second try can help: iDenfy is not who it should be', async (t) => {
+  const good = await certificate('localhost')
+  const expired = await certificate('localhost', Date.now() - 2 * day, Date.now() - day)
+  const another = await certificate('another.example')
+  const rows: [string, string | RegExp, FaultServerOptions['tls'] & object, string?][] = [
+    ['UP-07 self-signed', 'DEPTH_ZERO_SELF_SIGNED_CERT', good],
+    ['UP-08 expired', 'CERT_HAS_EXPIRED', expired, expired.cert],
+    ['UP-08 for another host', 'ERR_TLS_CERT_ALTNAME_INVALID', another, another.cert],
+    ['TLS 1.1 at most', /^(ERR_SSL_|EPROTO)/, { ...good, maxVersion: 'TLSv1.1' }, good.cert],
+  ]
+  for (const [name, code, tls, ca] of rows) {
+    await t.test(name, async (t) => {
+      const idenfy = await startFaultServer(t, created, { tls, host: 'localhost' })
+      const { metrics } = await expectFault(
+        t,
+        idenfy,
+        {
+          code: 'provider-rejected',
+          outcome: 'not-created',
+          posts: 0,
+          level: 50,
+          line: { ...causedBy(notSent, code), class: 'tls' },
+        },
+        ca === undefined ? {} : { IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': ca })}/ca.pem` },
+      )
+      t.notMatch(metrics, /idenfy_retries_total\{/)
+    })
+  }
+
+  await t.test('one that IDENFY_CA_FILE vouches for', async (t) => {
+    const { url } = await startFaultServer(t, created, { tls: good, host: 'localhost' })
+    const IDENFY_CA_FILE = `${t.testdir({ 'ca.pem': good.cert })}/ca.pem`
+    const service = await build(t, { env: { IDENFY_BASE_URL: url, IDENFY_CA_FILE } })
+    t.equal((await service.mint()).status, 201)
+  })
+})
+
+/** A byte of an answer every 100 ms. */
+function drip(socket: Socket, text: string): void {
+  let index = 0
+  const timer = setInterval(() => socket.write(text[index++] ?? ''), 100)
+  socket.on('close', () => clearInterval(timer))
+}
+
+t.test('class U: a verification may have been opened, so never again', async (t) => {
+  const unknown = { outcome: 'unknown', posts: 1 } as const
+  const late = { ...unknown, code: 'provider-timeout', line: afterSending } as const
+  const broken = { ...unknown, code: 'provider-outcome-unknown' } as const
+  const bad = { ...unknown, code: 'provider-bad-response', level: 50 } as const
+  const failed = { ...unknown, code: 'provider-unavailable' } as const
+  const socketCode = /^(ECONNRESET|UND_ERR_SOCKET)$/
+  const truncated = created.slice(0, -5)
+  const fields = (extra: string) => created.replace('Content-Length', `${extra}\r\nContent-Length`)
+  const chunked = (text: string) =>
+    `HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n${text}`
+
+  const rows: [string, Script, Expected][] = [
+    [
+      'UP-12 reset, no answer',
+      (s) => s.resetAndDestroy(),
+      { ...broken, line: causedBy(afterSending, socketCode) },
+    ],
+    [
+      'UP-13 closed, no answer',
+      (s) => s.end(),
+      { ...broken, line: causedBy(afterSending, 'UND_ERR_SOCKET') },
+    ],
+    ['UP-16 no answer', () => {}, late],
+    ['UP-16 headers that drip', (s) => drip(s, created), late],
+    ['UP-17 a body that stalls', (s) => s.write(truncated), late],
+    ['UP-18 a body that drips', (s) => s.write(truncated, () => drip(s, created.slice(-5))), late],
+    [
+      'UP-19 cut off',
+      (s) => s.end(truncated),
+      { ...broken, line: causedBy(afterSending, /^(UND_ERR_SOCKET|ECONNRESET)$/) },
+    ],
+    [
+      'UP-19 reset in the body',
+      (s) => s.write(truncated, () => s.resetAndDestroy()),
+      { ...broken, line: afterSending },
+    ],
+    ['UP-20 chunks that end early', (s) => s.end(chunked('40\r\n{')), { ...broken, line: afterSending }],
+    ['UP-21 a chunk of no size', chunked('zz\r\n'), { ...bad, line: afterSending }],
+    ['UP-22 no HTTP', 'hello\r\n\r\n', { ...bad, line: afterSending }],
+    [
+      'UP-23 over 64 KiB',
+      httpAnswer('201 Created', { ...goodToken, padding: 'x'.repeat(65_536) }),
+      { ...bad, line: causedBy(afterSending, 'UND_ERR_RES_EXCEEDED_MAX_SIZE') },
+    ],
+    [
+      'UP-24 over 64 KiB in chunks',
+      chunked(`${'2000\r\n'.concat('x'.repeat(8192), '\r\n').repeat(9)}`),
+      { ...bad, line: causedBy(afterSending, 'UND_ERR_RES_EXCEEDED_MAX_SIZE') },
+    ],
+    [
+      'UP-25 20 kB of headers',
+      fields(`X-Padding: ${'x'.repeat(20_000)}`),
+      { ...bad, line: causedBy(afterSending, 'UND_ERR_HEADERS_OVERFLOW') },
+    ],
+    [
+      'UP-26 encoded',
+      fields('Content-Encoding: gzip'),
+      { ...bad, line: { ...afterSending, reason: 'encoded' } },
+    ],
+    ['UP-28 two lengths', fields('Content-Length: 7'), { ...bad, line: afterSending }],
+    ['UP-28 two framings', fields('Transfer-Encoding: chunked'), { ...bad, line: afterSending }],
+    ['UP-29 100, then 201', `HTTP/1.1 100 Continue\r\n\r\n${created}`, { ...broken, line: afterSending }],
+    [
+      'UP-34 HTML',
+      httpAnswer('201 Created', '<html>'),
+      { ...bad, line: { ...afterSending, reason: 'not-a-token' } },
+    ],
+    ['UP-49 500', httpAnswer('500 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 500 } }],
+    [
+      'UP-49 502',
+      httpAnswer('502 Oops', '<html>'),
+      { ...failed, line: { ...afterSending, upstreamStatus: 502 } },
+    ],
+    ['UP-49 504', httpAnswer('504 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 504 } }],
+    ['UP-52 503', httpAnswer('503 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 503 } }],
+    [
+      'UP-52 503 with Retry-After',
+      httpAnswer('503 Oops', '', { 'Retry-After': '1' }),
+      { ...failed, line: { ...afterSending, upstreamStatus: 503 } },
+    ],
+    [
+      'UP-49 INTERNAL_ERROR under another status',
+      httpAnswer('400 Bad Request', { identifier: 'INTERNAL_ERROR' }),
+      { ...failed, line: { ...afterSending, upstreamStatus: 400, identifier: 'INTERNAL_ERROR' } },
+    ],
+  ]
+  for (const [name, script, expected] of rows) {
+    await t.test(name, async (t) => {
+      const { metrics } = await expectFault(t, await startFaultServer(t, script), expected, {
+        IDENFY_TIMEOUT_MS: '300',
+      })
+      t.notMatch(metrics, /idenfy_retries_total\{/)
+    })
+  }
+
+  await t.test('UP-53 a redirect is not followed, and the credentials stay here', async (t) => {
+    const canary = await startFaultServer(t, created)
+    for (const status of [301, 302, 303, 307, 308]) {
+      for (const location of [`${canary.url}/kyb/tokens/`, '/kyb/tokens/', 'http://169.254.169.254/']) {
+        const idenfy = await startFaultServer(t, httpAnswer(`${status} Moved`, '', { Location: location }))
+        await expectFault(t, idenfy, {
+          ...bad,
+          line: { ...afterSending, reason: 'redirect', upstreamStatus: status },
+        })
+      }
+    }
+    t.equal(canary.connections, 0)
+  })
+
+  await t.test('UP-14 a connection kept alive that iDenfy closes on the next request', async (t) => {
+    const idenfy = await startFaultServer(t, created)
+    const service = await build(t, { env: { IDENFY_BASE_URL: idenfy.url } })
+    service.secrets.add(goodToken.tokenString)
+    t.equal((await service.mint()).status, 201)
+    idenfy.script = (socket) => socket.resetAndDestroy()
+    matchProblem(t, await service.mint(), 'provider-outcome-unknown', { outcome: 'unknown' })
+    t.strictSame([idenfy.arrivals.length, idenfy.connections], [2, 1])
+  })
+})
+
+t.test('class R: iDenfy refused before any work', async (t) => {
+  const refused = { outcome: 'not-created', posts: 1 } as const
+  const rejected = { ...refused, code: 'provider-rejected', level: 50 } as const
+  const answerOf = (status: string, identifier?: string, message: unknown = 'canary') =>
+    httpAnswer(status, { identifier, message })
+  const rejections: [string, string, string][] = [
+    ...['BAD_VALUE', 'MISSING_VALUE', 'VALIDATION_ERROR', 'JSON_ERROR', 'ENCODING_ERROR'].map(
+      (identifier): [string, string, string] => [
+        `UP-40 ${identifier}`,
+        'request',
+        answerOf('400 Bad', identifier),
+      ],
+    ),
+    ['UP-41 401', 'credentials', httpAnswer('401 No')],
+    ['UP-41 401 UNAUTHORIZED', 'credentials', answerOf('401 No', 'UNAUTHORIZED')],
+    ['UP-41 400 UNAUTHORIZED', 'credentials', answerOf('400 No', 'UNAUTHORIZED')],
+    ['UP-41 AUTHENTICATION_FAILED', 'credentials', answerOf('401 No', 'AUTHENTICATION_FAILED')],
+    ['UP-42 403', 'contract', httpAnswer('403 No')],
+    ['UP-42 PARTNER_CONTRACT_ERROR', 'contract', answerOf('400 No', 'PARTNER_CONTRACT_ERROR')],
+    ['UP-42 PERMISSIONS_ERROR', 'contract', answerOf('400 No', 'PERMISSIONS_ERROR', { flow: 'no' })],
+    ['UP-43 402', 'funds', httpAnswer('402 Pay')],
+    ['UP-43 token limit', 'funds', answerOf('400 No', 'PERMISSIONS_ERROR', 'Partner reached token limit')],
+    ['UP-44 404', 'request', answerOf('404 No', 'NOT_FOUND')],
+    ['UP-44 405', 'request', answerOf('405 No', 'METHOD_NOT_ALLOWED')],
+    ['UP-46 413', 'request', httpAnswer('413 No')],
+    ['UP-46 415', 'request', httpAnswer('415 No')],
+    ['UP-46 422', 'request', httpAnswer('422 No')],
+    ['UP-46 418', 'request', httpAnswer('418 No')],
+  ]
+  for (const [name, reason, script] of rejections) {
+    await t.test(name, async (t) => {
+      const { service } = await expectFault(t, await startFaultServer(t, script), {
+        ...rejected,
+        line: { phase: 'refused', class: reason },
+      })
+      t.notMatch(JSON.stringify(service.log()), 'canary')
+    })
+  }
+
+  await t.test('UP-45 409', async (t) => {
+    await expectFault(t, await startFaultServer(t, httpAnswer('409 Conflict')), {
+      code: 'kyb-session-conflict',
+      posts: 1,
+      level: 30,
+      line: { phase: 'refused', upstreamStatus: 409 },
+    })
+  })
+
+  for (const [name, script] of [
+    ['UP-47 429', httpAnswer('429 Slow')],
+    ['UP-47 400 TOO_MANY_REQUESTS', answerOf('400 Slow', 'TOO_MANY_REQUESTS')],
+    ['UP-48 429 with a Retry-After that costs too much', httpAnswer('429 Slow', '', { 'Retry-After': '60' })],
+  ] as const) {
+    await t.test(name, async (t) => {
+      const { metrics } = await expectFault(t, await startFaultServer(t, script), {
+        ...refused,
+        code: 'provider-rate-limited',
+        line: { phase: 'refused' },
+      })
+      t.notMatch(metrics, /idenfy_retries_total\{/)
+    })
+  }
+
+  await t.test('UP-48 429 with a Retry-After that can be waited for', async (t) => {
+    const busy = httpAnswer('429 Slow', '', { 'Retry-After': '1' })
+    const idenfy = await startFaultServer(t, (socket, { index }) =>
+      socket.write(index === 0 ? busy : created),
+    )
+    const service = await build(t, { env: { IDENFY_BASE_URL: idenfy.url } })
+    service.secrets.add(goodToken.tokenString)
+    t.equal((await service.mint()).status, 201)
+    t.equal(idenfy.arrivals.length, 2)
+    t.match(
+      service.log().filter(({ event }) => event === 'idenfy-retry'),
+      [{ level: 40, retryReason: 'rate-limited', phase: 'refused', upstreamStatus: 429 }],
+    )
+  })
+})
+
+t.test('class C: iDenfy did it', async (t) => {
+  const rows: [string, string, RegExp?][] = [
+    ['UP-30 201', created],
+    ['UP-29 103, then 201', `HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n${created}`],
+    ['UP-31 200 with a full token', httpAnswer('200 OK', goodToken), /idenfy_contract_drifts_total 1/],
+    ['UP-32 202 with a full token', httpAnswer('202 Accepted', goodToken), /idenfy_contract_drifts_total 1/],
+  ]
+  for (const [name, script, metric = /idenfy_contract_drifts_total 0/] of rows) {
+    await t.test(name, async (t) => {
+      const idenfy = await startFaultServer(t, script)
+      const service = await build(t, { env: { IDENFY_BASE_URL: idenfy.url } })
+      service.secrets.add(goodToken.tokenString)
+      t.equal((await service.mint()).status, 201)
+      t.equal(idenfy.arrivals.length, 1)
+      t.match(await service.app.metrics.registry.metrics(), metric)
+    })
+  }
+})
