@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { type AddressInfo, connect, type Server, type Socket } from 'node:net'
+import { setImmediate } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { request } from 'undici'
 import { buildApp, buildManagementApp, type Limits } from '../src/app.js'
@@ -25,6 +26,8 @@ export interface Overrides {
   readonly monotonicNow?: () => number
   readonly signers?: readonly [TokenSigner, ...TokenSigner[]]
   readonly limits?: Partial<Limits>
+  /** Those of another instance, to be a second replica beside it. */
+  readonly peers?: Awaited<ReturnType<typeof startPeers>>
   /** Runs before the service listens. */
   readonly prepare?: (app: Awaited<ReturnType<typeof buildApp>>) => void
 }
@@ -78,7 +81,10 @@ export class Secrets {
 }
 
 /** The simulator and the identity provider of the sandbox, each on a free port. */
-export async function startPeers(t: Test, { now, signers = [signer] }: Overrides = {}) {
+export async function startPeers(
+  t: Test,
+  { now, signers = [signer] }: Pick<Overrides, 'now' | 'signers'> = {},
+) {
   const secrets = new Secrets()
   const simulator = buildIdenfySimulator({ apiKey, apiSecret, ...(now && { now }) })
   simulator.addHook('onSend', async (_request, _reply, payload) => {
@@ -133,7 +139,7 @@ export async function startPeers(t: Test, { now, signers = [signer] }: Overrides
  */
 export async function build(t: Test, overrides: Overrides = {}) {
   const { now = Date.now, env = {} } = overrides
-  const peers = await startPeers(t, overrides)
+  const peers = overrides.peers ?? (await startPeers(t, overrides))
   const lines: string[] = []
   const logger = createLogger('trace', { write: (line) => lines.push(line) })
   const config = loadConfig({ ...peers.environment, ...env })
@@ -157,6 +163,7 @@ export async function build(t: Test, overrides: Overrides = {}) {
     management,
     url,
     managementUrl,
+    metrics: () => app.metrics.registry.metrics(),
     /** The log so far, one object a line; with `outcome`, only the lines of requests that ended so. */
     log: (outcome?: string): Record<string, unknown>[] =>
       lines
@@ -178,6 +185,11 @@ export async function build(t: Test, overrides: Overrides = {}) {
       })
     },
   }
+}
+
+/** Resolves when something has come true, after as many turns of the event loop as that takes. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await setImmediate()
 }
 
 /** Lets a bare server listen on a free port until the test ends. */

@@ -5,6 +5,10 @@ import fp from 'fastify-plugin'
 export const accessLog = fp(
   async (app) => {
     app.addHook('onResponse', async (request, reply) => logAccess(request, reply))
+    // Of a caller who hangs up there is no response. What was begun for him goes on.
+    app.addHook('onRequestAbort', async (request) => {
+      request.log.info({ ...describeRequest(request), outcome: 'client-closed' }, 'request')
+    })
   },
   { name: 'access-log', fastify: '5.x', dependencies: ['problem-details'] },
 )
@@ -13,11 +17,9 @@ export const accessLog = fp(
 export function logAccess(request: FastifyRequest, reply: FastifyReply): void {
   const { problem } = request
   const line = {
-    method: request.method,
-    route: request.routeOptions.url,
+    ...describeRequest(request),
     status: reply.statusCode,
     durationMs: Math.round(reply.elapsedTime * 10) / 10,
-    company: request.caller?.companyId,
     outcome: problem?.code ?? 'success',
     providerOutcome: problem?.options.outcome,
     ...problem?.options.diagnosis,
@@ -25,6 +27,10 @@ export function logAccess(request: FastifyRequest, reply: FastifyReply): void {
     ...(problem && problem.status >= 500 && { err: problem }),
   }
   request.log[levelOf(problem?.code)](line, 'request')
+}
+
+function describeRequest({ method, routeOptions, caller }: FastifyRequest) {
+  return { method, route: routeOptions.url, company: caller?.companyId }
 }
 
 /** `error` is for what somebody has to mend here, `warn` for what passes by itself. */

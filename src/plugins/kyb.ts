@@ -1,12 +1,11 @@
-import { rootCertificates } from 'node:tls'
 import fp from 'fastify-plugin'
-import { type Dispatcher, Pool, ProxyAgent } from 'undici'
 import type { Config } from '../config.js'
 import { createBulkhead } from '../services/bulkhead.js'
 import { createCircuitBreaker } from '../services/circuit-breaker.js'
 import { createClientIdentity } from '../services/client-identity.js'
 import { createMemoryFlights } from '../services/flights.js'
 import { createIdenfyClient } from '../services/idenfy/client.js'
+import { createConnections } from '../services/idenfy/connections.js'
 import { createCredentials } from '../services/idenfy/credentials.js'
 import { createReliableClient, isOutage } from '../services/idenfy/reliable-client.js'
 import { createKybTokens, type KybTokens, type MintedToken } from '../services/kyb-tokens.js'
@@ -27,7 +26,6 @@ export interface KybOptions {
   readonly monotonicNow: () => number
 }
 
-const maxAnswerBytes = 64 * 1024
 const maxQueueWaitMs = 500
 const maxStoredTokens = 10_000
 /** What a replica may take beyond the deadline of its call before another one takes over. */
@@ -37,13 +35,20 @@ const leaseSlackMs = 2_000
 export const kyb = fp<KybOptions>(
   async (app, { config, now, monotonicNow }) => {
     const { metrics, log } = app
-    const dispatcher = connectionsToIdenfy(config)
+    const dispatcher = createConnections({
+      origin: config.IDENFY_BASE_URL,
+      maxConnections: config.IDENFY_MAX_IN_FLIGHT,
+      connectTimeoutMs: config.IDENFY_CONNECT_TIMEOUT_MS,
+      phaseTimeoutMs: config.IDENFY_TIMEOUT_MS,
+      extraCa: config.idenfyCa,
+      proxyUrl: config.IDENFY_PROXY_URL,
+    })
     const bulkhead = createBulkhead({ maxInFlight: config.IDENFY_MAX_IN_FLIGHT, maxWaitMs: maxQueueWaitMs })
     const breaker = createCircuitBreaker({ isOutage, monotonicNow })
     metrics.observe('idenfy_in_flight', 'POSTs to iDenfy in flight', bulkhead.inFlight)
     metrics.observe('idenfy_waiting', 'Requests that wait for a POST to iDenfy', bulkhead.waiting)
     metrics.observe('idenfy_circuit_open', 'Whether the circuit breaker keeps requests from iDenfy', () =>
-      Number(breaker.state() !== 'closed'),
+      Number(breaker.isOpen()),
     )
 
     const idenfy = createReliableClient({
@@ -109,22 +114,3 @@ export const kyb = fp<KybOptions>(
   },
   { name: 'kyb', fastify: '5.x', dependencies: ['metrics', 'shared-state'] },
 )
-
-function connectionsToIdenfy(config: Config): Dispatcher {
-  const tls = {
-    timeout: config.IDENFY_CONNECT_TIMEOUT_MS,
-    minVersion: 'TLSv1.2' as const,
-    ...(config.idenfyCa && { ca: [...rootCertificates, config.idenfyCa] }),
-  }
-  const limits = {
-    connections: config.IDENFY_MAX_IN_FLIGHT,
-    maxResponseSize: maxAnswerBytes,
-    // The deadline is earlier; these hold even if it should fail to abort.
-    headersTimeout: config.IDENFY_TIMEOUT_MS,
-    bodyTimeout: config.IDENFY_TIMEOUT_MS,
-  }
-  if (config.IDENFY_PROXY_URL === undefined) {
-    return new Pool(config.IDENFY_BASE_URL, { ...limits, connect: tls })
-  }
-  return new ProxyAgent({ ...limits, uri: config.IDENFY_PROXY_URL, requestTls: tls, proxyTls: tls })
-}

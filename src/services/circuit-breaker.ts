@@ -86,10 +86,8 @@ export function createCircuitBreaker({ isOutage, monotonicNow }: CircuitBreakerO
         throw error
       }
     },
-    state(): 'closed' | 'half-open' | 'open' {
-      if (openUntil === undefined) return 'closed'
-      return isProbing ? 'half-open' : 'open'
-    },
+    /** Also while one call is let through to see. */
+    isOpen: (): boolean => openUntil !== undefined,
   }
 }
 

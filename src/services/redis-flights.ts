@@ -110,7 +110,7 @@ export function createRedisFlights<T>({ shared, cipher, leaseMs }: RedisFlightsO
 const conflict = { failure: { code: 'idempotency-conflict' } } as const
 
 function failureOf({ code, options: { outcome, retryAfterSeconds } }: Problem): Failure {
-  return { code, ...(outcome && { outcome }), ...(retryAfterSeconds && { retryAfterSeconds }) }
+  return { code, outcome, retryAfterSeconds }
 }
 
 function landed<T>(ending: Ending<T>): T {

@@ -1,17 +1,18 @@
-const burst = 10
-const perSuccess = 0.1
+/** In successes, which stay whole numbers. */
+const price = 10
+const burst = 10 * price
 
 /** Lets one retry through for ten successes, and ten at once: in an outage retries stop instead of doubling the load. */
 export function createRetryBudget() {
-  let tokens = burst
+  let successes = burst
   return {
     succeed(): void {
-      tokens = Math.min(tokens + perSuccess, burst)
+      successes = Math.min(successes + 1, burst)
     },
     /** @returns whether a retry may be made; it is then counted */
     take(): boolean {
-      if (tokens < 1) return false
-      tokens -= 1
+      if (successes < price) return false
+      successes -= price
       return true
     },
   }

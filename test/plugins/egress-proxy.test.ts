@@ -1,0 +1,111 @@
+import { createServer } from 'node:http'
+import { connect, type Socket } from 'node:net'
+import selfsigned from 'selfsigned'
+import t, { type Test } from 'tap'
+import { created, goodToken, startFaultServer } from '../fault-server.js'
+import { build, listen, matchProblem } from '../helper.js'
+
+const credentials = 'egress:canary-proxy-password'
+const authorization = `Basic ${Buffer.from(credentials).toString('base64')}`
+
+/** A real CONNECT proxy that wants credentials. */
+async function startProxy(t: Test, answer?: string) {
+  const asked: (string | undefined)[] = []
+  const proxy = createServer()
+  const sockets = new Set<Socket>()
+  proxy.on('connect', ({ url, headers }, client: Socket) => {
+    sockets.add(client.on('error', () => {}))
+    asked.push(url)
+    const refusal =
+      headers['proxy-authorization'] === authorization ? answer : (answer ?? 'HTTP/1.1 407 No\r\n\r\n')
+    if (refusal !== undefined) {
+      client.end(refusal)
+      return
+    }
+    const { hostname, port } = new URL(`http://${url}`)
+    const server = connect(Number(port), hostname, () => {
+      client.write('HTTP/1.1 200 Connection Established\r\n\r\n')
+      server.pipe(client).pipe(server)
+    })
+    sockets.add(server.on('error', () => client.destroy()))
+  })
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy()
+  })
+  return { port: await listen(t, proxy), asked }
+}
+
+async function start(
+  t: Test,
+  IDENFY_BASE_URL: string,
+  IDENFY_PROXY_URL: string,
+  env: Record<string, string> = {},
+) {
+  const service = await build(t, { env: { IDENFY_BASE_URL, IDENFY_PROXY_URL, ...env } })
+  service.secrets.add(goodToken.tokenString)
+  service.secrets.add(authorization)
+  service.secrets.add('canary-proxy-password')
+  return service
+}
+
+t.test('calls to iDenfy go through the proxy, with TLS from end to end', async (t) => {
+  const { private: key, cert } = await selfsigned.generate([{ name: 'commonName', value: 'localhost' }], {
+    extensions: [{ name: 'subjectAltName', altNames: [{ type: 2, value: 'localhost' }] }],
+  })
+  const idenfy = await startFaultServer(t, created, { tls: { key, cert }, host: 'localhost' })
+  const { port, asked } = await startProxy(t)
+  const env = { IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': cert })}/ca.pem` }
+  const service = await start(t, idenfy.url, `http://${credentials}@127.0.0.1:${port}`, env)
+  t.equal((await service.mint()).status, 201)
+  t.equal((await service.mint()).status, 201)
+  t.strictSame(asked, [new URL(idenfy.url).host], 'one tunnel, kept alive')
+  t.notMatch(idenfy.arrivals[0]?.head, /proxy-authorization/i)
+
+  await t.test('whose other end must be iDenfy', async (t) => {
+    const service = await start(t, idenfy.url, `http://${credentials}@127.0.0.1:${port}`)
+    matchProblem(t, await service.mint(), 'provider-rejected', { outcome: 'not-created' })
+    t.match(service.log('provider-rejected'), [{ class: 'tls', phase: 'before-sending' }])
+  })
+})
+
+t.test('a simulator without TLS is reached through it as well', async (t) => {
+  const idenfy = await startFaultServer(t, created)
+  const { port, asked } = await startProxy(t)
+  const service = await start(t, idenfy.url, `http://${credentials}@127.0.0.1:${port}`)
+  t.equal((await service.mint()).status, 201)
+  t.equal(asked.length, 1)
+})
+
+t.test('a proxy in trouble is iDenfy out of reach: nothing was sent', async (t) => {
+  const idenfy = await startFaultServer(t, created)
+  const { port } = await startProxy(t)
+  const refusing = await startProxy(t, 'HTTP/1.1 403 Forbidden\r\n\r\n')
+  const failing = await startProxy(t, 'HTTP/1.1 502 Bad Gateway\r\n\r\n')
+  const closing = await startProxy(t, '')
+  const rows: [string, string][] = [
+    ['down', 'http://127.0.0.1:1'],
+    ['wants other credentials', `http://egress:wrong@127.0.0.1:${port}`],
+    ['refuses', `http://127.0.0.1:${refusing.port}`],
+    ['cannot reach it', `http://127.0.0.1:${failing.port}`],
+    ['closes', `http://127.0.0.1:${closing.port}`],
+  ]
+  for (const [name, url] of rows) {
+    await t.test(name, async (t) => {
+      const service = await start(t, idenfy.url, url)
+      matchProblem(t, await service.mint(), 'provider-unavailable', { outcome: 'not-created' })
+      t.match(service.log('provider-unavailable'), [{ phase: 'before-sending' }])
+      t.match(await service.metrics(), 'idenfy_retries_total{reason="not-sent",granted="true"} 1\n')
+    })
+  }
+
+  await t.test('says nothing', async (t) => {
+    const silent = createServer().on('connect', (_request, socket: Socket) => {
+      t.teardown(() => socket.destroy())
+    })
+    const url = `http://127.0.0.1:${await listen(t, silent)}`
+    const service = await start(t, idenfy.url, url, { IDENFY_TIMEOUT_MS: '200' })
+    matchProblem(t, await service.mint(), 'provider-timeout', { outcome: 'not-created' })
+  })
+  t.equal(closing.asked.length, 2, 'once more, and not for ever')
+  t.equal(idenfy.arrivals.length, 0)
+})

@@ -1,0 +1,290 @@
+import { Redis } from 'ioredis'
+import t, { type Test } from 'tap'
+import { build, matchProblem, type Overrides, until } from '../helper.js'
+import { needsRedis, startRedis, stateKey } from '../redis-server.js'
+
+type Service = Awaited<ReturnType<typeof build>>
+
+const otherKey = Buffer.alloc(32, 'o').toString('base64')
+const newKey = Buffer.alloc(32, 'n').toString('base64')
+const isUp = async (service: Service) => /^redis_up 1$/m.test(await service.metrics())
+const changes = (service: Service) =>
+  service.log().flatMap(({ msg }) => /^Redis is (there|down)/.exec(String(msg))?.[1] ?? [])
+const tokenOf = ({ json }: Awaited<ReturnType<Service['mint']>>): string => json.tokenString
+
+/** Two replicas with one Redis, one iDenfy and one identity provider. */
+async function start(t: Test, env: Record<string, string | undefined> = {}, second: Overrides['env'] = {}) {
+  const redis = await startRedis(t)
+  const first = await build(t, { env: { ...redis.env, KYB_REPLAY_SECONDS: undefined, ...env } })
+  const peers = { peers: first, env: { ...redis.env, KYB_REPLAY_SECONDS: undefined, ...env, ...second } }
+  const replicas = [first, await build(t, peers)] as const
+  const client = new Redis(redis.env.REDIS_URL, { lazyConnect: true, retryStrategy: () => null })
+  t.teardown(() => client.disconnect())
+  return {
+    redis,
+    replicas,
+    client,
+    posts: async () => (await first.arrived()).length,
+    setFault: first.setFault,
+    /** The keys of tokens, not of limits. */
+    keys: async () => (await client.keys('*')).filter((key) => !/:rate:|:probe$/.test(key)),
+  }
+}
+
+t.test('two replicas act as one', needsRedis, async (t) => {
+  t.test('equal requests in flight on both share one POST', async (t) => {
+    const { replicas, posts, setFault } = await start(t, { KYB_REPLAY_SECONDS: '0' })
+    await setFault({ delayMs: 200 })
+    const token = await replicas[0].token()
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, (_, index) => (replicas[index % 2] as Service).mint({ token })),
+    )
+    t.strictSame([...new Set(answers.map(({ status }) => status))], [201])
+    t.equal(new Set(answers.map(tokenOf)).size, 1)
+    t.equal(await posts(), 1)
+  })
+
+  t.test('and so do their failures', async (t) => {
+    const { replicas, posts, setFault } = await start(t)
+    await setFault({ delayMs: 200, status: 503, times: 1 })
+    const token = await replicas[0].token()
+    const answers = await Promise.all(replicas.map((replica) => replica.mint({ token })))
+    for (const answer of answers) {
+      matchProblem(t, answer, 'provider-unavailable', { outcome: 'unknown' })
+      t.equal(answer.headers['retry-after'], '5')
+    }
+    t.equal(await posts(), 1)
+    t.match(
+      replicas.flatMap((replica) => replica.log('provider-unavailable').map(({ reason }) => reason)).sort(),
+      ['shared-flight', undefined],
+    )
+    t.equal((await replicas[0].mint()).status, 201, 'which are not kept')
+  })
+
+  t.test('a success on one answers equal requests on the other, for no longer than on its own', async (t) => {
+    const { replicas, posts, keys, client } = await start(t)
+    const first = await replicas[0].mint()
+    t.equal(tokenOf(await replicas[1].mint()), tokenOf(first))
+    t.not(tokenOf(await replicas[1].mint({ body: { locale: 'lt' } })), tokenOf(first))
+    t.equal(await posts(), 2)
+    for (const key of await keys()) {
+      const ttl = await client.pttl(key)
+      t.ok(ttl > 25_000 && ttl <= 30_000, `${ttl} ms`)
+    }
+  })
+
+  t.test('an idempotency key holds on both', async (t) => {
+    const { replicas, setFault, keys, client } = await start(t, { KYB_REPLAY_SECONDS: '0' })
+    const headers = { 'idempotency-key': 'k' }
+    await setFault({ delayMs: 200, times: 1 })
+    const flying = replicas[0].mint({ headers })
+    await until(async () => (await keys()).length > 0)
+    matchProblem(t, await replicas[1].mint({ headers }), 'idempotency-conflict')
+    const again = await flying.then(() => replicas[1].mint({ headers }))
+    t.strictSame([tokenOf(again), again.headers['idempotency-replayed']], [tokenOf(await flying), 'true'])
+    matchProblem(t, await replicas[1].mint({ headers, body: { locale: 'lt' } }), 'idempotency-mismatch')
+    const ttls = await Promise.all((await keys()).map((key) => client.pttl(key)))
+    t.ok(Math.max(...ttls) > 3_500_000 && Math.max(...ttls) <= 3_600_000)
+  })
+
+  t.test('and the limits of users, companies and addresses', async (t) => {
+    const { replicas, client } = await start(t, {
+      RATE_LIMIT_USER_PER_MINUTE: '3',
+      RATE_LIMIT_IP_PER_MINUTE: '1',
+    })
+    for (const index of [0, 1, 0]) t.equal((await (replicas[index] as Service).mint()).status, 201)
+    matchProblem(t, await replicas[1].mint(), 'rate-limited')
+    matchProblem(t, await replicas[0].mint(), 'rate-limited')
+    t.equal((await replicas[0].mint({ token: 'x' })).status, 401)
+    t.equal((await replicas[1].mint({ token: 'x' })).status, 429)
+    const limits = await client.keys('*:rate:*')
+    t.equal(limits.length, 3)
+    t.notMatch(limits.join(), /acme|u-1/)
+  })
+})
+
+t.test('what lies in Redis', needsRedis, async (t) => {
+  t.test('says nothing to who reads it', async (t) => {
+    const { replicas, client, keys } = await start(t)
+    const { json } = await replicas[0].mint({ headers: { 'idempotency-key': 'canary-idempotency' } })
+    t.equal((await keys()).length, 2)
+    for (const key of await client.keys('*')) {
+      const value = String(await client.get(key))
+      const text = `${key} ${value} ${Buffer.from(value.slice(1), 'base64')}`
+      for (const secret of [json.tokenString, 'acme', 'u-1', 'canary-idempotency']) t.notMatch(text, secret)
+      const ttl = await client.pttl(key)
+      t.ok(ttl > 0 && ttl <= 3_600_000, `${key} ends in ${ttl} ms`)
+    }
+  })
+
+  t.test("cannot be moved to another company's place", async (t) => {
+    const { replicas, client, keys, posts } = await start(t)
+    const globex = { token: await replicas[0].token({ company_id: 'globex' }) }
+    await replicas[0].mint()
+    const [acmeKey = ''] = await keys()
+    await replicas[0].mint(globex)
+    const [globexKey = ''] = (await keys()).filter((key) => key !== acmeKey)
+    await client.set(globexKey, String(await client.get(acmeKey)), 'PX', 30_000)
+    t.equal((await replicas[1].mint(globex)).json.clientId, 'globex')
+    t.equal(await posts(), 3)
+  })
+
+  t.test('is left alone if it was not written here', async (t) => {
+    const { replicas, client, keys, posts } = await start(t)
+    const { json } = await replicas[0].mint()
+    const [key = ''] = await keys()
+    const sealed = String(await client.get(key))
+    const middle = sealed.length >> 1
+    const flipped = sealed[middle] === 'A' ? 'B' : 'A'
+    const values = ['S', 'Sx', 'Sx.y', sealed.slice(0, 12), sealed.slice(0, middle) + flipped]
+    for (const value of [...values, sealed.slice(0, middle) + flipped + sealed.slice(middle + 1)]) {
+      await client.set(key, value, 'PX', 30_000)
+      const replica = await build(t, {
+        peers: replicas[0],
+        env: { ...replicas[0].environment, ...envOf(client) },
+      })
+      t.not(tokenOf(await replica.mint()), json.tokenString)
+    }
+    t.equal(await posts(), 7)
+  })
+
+  t.test('can be read after the key was rotated, as long as the old one is there too', async (t) => {
+    const { replicas, posts } = await start(
+      t,
+      { STATE_ENCRYPTION_KEY: stateKey },
+      { STATE_ENCRYPTION_KEY: `${newKey},${stateKey}` },
+    )
+    const first = await replicas[0].mint()
+    t.equal(tokenOf(await replicas[1].mint()), tokenOf(first))
+    t.equal(await posts(), 1)
+  })
+
+  t.test('and is replaced when it cannot be read', async (t) => {
+    const { replicas, posts, redis } = await start(t, {}, { STATE_ENCRYPTION_KEY: otherKey })
+    await replicas[0].mint()
+    const own = await replicas[1].mint()
+    t.equal(await posts(), 2)
+    const third = await build(t, {
+      peers: replicas[0],
+      env: { ...redis.env, KYB_REPLAY_SECONDS: undefined, STATE_ENCRYPTION_KEY: otherKey },
+    })
+    t.equal(tokenOf(await third.mint()), tokenOf(own))
+    t.equal(await posts(), 2)
+  })
+})
+
+const envOf = ({ options }: Redis) => ({
+  REDIS_URL: `redis://127.0.0.1:${options.port}`,
+  STATE_ENCRYPTION_KEY: stateKey,
+  KYB_REPLAY_SECONDS: undefined,
+})
+
+t.test(
+  'a replica that dies in a flight is waited for until its lease ends, and no longer',
+  needsRedis,
+  async (t) => {
+    const { replicas, client, keys, posts } = await start(t, { KYB_REPLAY_SECONDS: '0' })
+    await replicas[0].mint()
+    const [key = ''] = await keys()
+    await client.set(key, 'Lsome-replica', 'PX', 300)
+    const answers = await Promise.all(replicas.map((replica) => replica.mint()))
+    for (const { status } of answers) t.equal(status, 201)
+    t.equal(new Set(answers.map(tokenOf)).size, 1, 'then one of those who waited does it for all')
+    t.equal(await posts(), 2)
+  },
+)
+
+t.test('a replica whose lease has run out does not disturb the next one', needsRedis, async (t) => {
+  const { replicas, client, keys, setFault } = await start(t)
+  await setFault({ delayMs: 200 })
+  const minting = replicas[0].mint()
+  await until(async () => (await keys()).length > 0)
+  const [key = ''] = await keys()
+  await client.set(key, 'Lanother-replica', 'PX', 10_000)
+  t.equal((await minting).status, 201)
+  t.equal(await client.get(key), 'Lanother-replica')
+})
+
+t.test('without Redis each replica goes on by itself', needsRedis, async (t) => {
+  t.test('when it is gone, and until it is back', async (t) => {
+    const { replicas, redis, posts } = await start(t, { RATE_LIMIT_USER_PER_MINUTE: '3' })
+    const [first, second] = replicas
+    const token = await first.token()
+    t.same(changes(first), ['there'])
+    await redis.stop()
+    const answers = await Promise.all(
+      replicas.flatMap((replica) => [replica.mint({ token }), replica.mint({ token })]),
+    )
+    for (const { status } of answers) t.equal(status, 201)
+    t.equal(await posts(), 2, 'one each')
+    t.equal((await first.mint({ token })).status, 201)
+    matchProblem(t, await first.mint({ token }), 'rate-limited')
+    t.strictSame(await Promise.all(replicas.map(isUp)), [false, false])
+    t.same(changes(first), ['there', 'down'], 'one line')
+
+    await redis.restart()
+    await until(async () => (await isUp(first)) && (await isUp(second)))
+    t.same(changes(first), ['there', 'down', 'there'])
+    const other = await first.token({ sub: 'u-2' })
+    t.equal(tokenOf(await first.mint({ token: other })), tokenOf(await second.mint({ token: other })))
+    t.equal(await posts(), 3)
+  })
+
+  t.test('when it does not answer', async (t) => {
+    const { replicas, redis, setFault } = await start(t)
+    redis.freeze()
+    const [first, second] = replicas
+    const begin = performance.now()
+    t.equal((await first.mint()).status, 201)
+    // Not a matter of speed: without a limit it would never come back.
+    t.ok(performance.now() - begin < 2_000)
+    t.same(changes(first), ['there', 'down'])
+    redis.thaw()
+    await until(() => isUp(first))
+    await setFault({ delayMs: 300 })
+    const token = await first.token({ sub: 'u-2' })
+    const answers = await Promise.all([first.mint({ token }), second.mint({ token })])
+    t.equal(new Set(answers.map(tokenOf)).size, 1)
+  })
+
+  t.test('when it goes while one waits for the other', async (t) => {
+    const { replicas, redis, setFault, posts, keys } = await start(t)
+    await setFault({ delayMs: 500 })
+    const token = await replicas[0].token()
+    const minting = replicas[0].mint({ token })
+    await until(async () => (await keys()).length > 0)
+    const waiting = replicas[1].mint({ token })
+    await until(() => replicas[1].app.metrics.registry.metrics().then((text) => /redis_up 1/.test(text)))
+    await redis.stop()
+    t.strictSame([(await minting).status, (await waiting).status], [201, 201])
+    t.equal(await posts(), 2)
+  })
+
+  t.test('when it takes no writes', async (t) => {
+    const { replicas, client } = await start(t)
+    await client.config('SET', 'maxmemory', '1')
+    t.equal((await replicas[0].mint()).status, 201)
+    t.equal(await isUp(replicas[0]), false)
+    const refusals = async () =>
+      Number(/errorstat_OOM:count=(\d+)/.exec(await client.info('errorstats'))?.[1])
+    await until(async () => (await refusals()) > 2)
+    t.equal(await isUp(replicas[0]), false, 'as long as it does not')
+    t.same(changes(replicas[0]), ['there', 'down'])
+    await client.config('SET', 'maxmemory', '0')
+    await until(() => isUp(replicas[0]))
+  })
+
+  t.test('when it was never there', async (t) => {
+    const service = await build(t, {
+      env: { REDIS_URL: 'redis://127.0.0.1:1', STATE_ENCRYPTION_KEY: stateKey },
+    })
+    t.equal((await service.mint()).status, 201)
+    t.equal(await isUp(service), false)
+    t.same(changes(service), ['down'])
+  })
+})
+
+t.test('without REDIS_URL there is nothing to be up', async (t) => {
+  const service = await build(t)
+  t.notMatch(await service.metrics(), 'redis_up')
+})

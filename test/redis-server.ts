@@ -1,0 +1,58 @@
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import type { Test } from 'tap'
+import { listen } from './helper.js'
+
+const isInstalled = spawnSync('redis-server', ['--version']).status === 0
+
+/**
+ * For tests that need a Redis: an option that skips them where there is none, saying how to get one. In CI they fail
+ * instead.
+ */
+export const needsRedis =
+  isInstalled || process.env.CI
+    ? {}
+    : { skip: 'redis-server is not installed; on Debian: apt-get install redis-server' }
+
+export const stateKey = Buffer.alloc(32, 'k').toString('base64')
+
+/** A Redis of one's own on a free port, without files. */
+export async function startRedis(t: Test) {
+  const port = await freePort(t)
+  const start = async () => {
+    const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
+    const child = spawn('redis-server', args, { stdio: ['ignore', 'pipe', 'inherit'] })
+    let output = ''
+    child.stdout.setEncoding('utf8').on('data', (text) => {
+      output += text
+    })
+    while (!output.includes('Ready to accept connections')) await once(child.stdout, 'data')
+    return child
+  }
+  let child = await start()
+  const stop = async () => {
+    child.kill('SIGKILL')
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
+  }
+  t.teardown(stop)
+  return {
+    env: { REDIS_URL: `redis://127.0.0.1:${port}`, STATE_ENCRYPTION_KEY: stateKey },
+    /** The process is gone, with all it knew. */
+    stop,
+    restart: async () => {
+      child = await start()
+    },
+    /** The process is there and does not answer. */
+    freeze: () => child.kill('SIGSTOP'),
+    thaw: () => child.kill('SIGCONT'),
+  }
+}
+
+async function freePort(t: Test): Promise<number> {
+  const server = createServer()
+  const port = await listen(t, server)
+  server.close()
+  await once(server, 'close')
+  return port
+}

@@ -1,0 +1,213 @@
+import fc from 'fast-check'
+import t, { type Test } from 'tap'
+import { created, goodToken, httpAnswer, startFaultServer } from '../../fault-server.js'
+import { build, matchProblem, openSocket, until } from '../../helper.js'
+
+/** The service with replays as by default, and a clock that the test moves. */
+async function start(t: Test, env: Record<string, string> = {}) {
+  let elapsedMs = 1
+  const begin = Date.parse('2026-11-23T12:00:00Z')
+  const service = await build(t, {
+    now: () => begin + elapsedMs,
+    monotonicNow: () => elapsedMs,
+    env: { KYB_REPLAY_SECONDS: undefined, ...env },
+  })
+  return {
+    ...service,
+    pass: (seconds: number) => {
+      elapsedMs += seconds * 1000
+    },
+    posts: async () => (await service.arrived()).length,
+  }
+}
+
+t.test('UP-59, API4-4 equal requests in flight together share one POST', async (t) => {
+  const held: (() => void)[] = []
+  const idenfy = await startFaultServer(t, (socket) => held.push(() => socket.write(created)))
+  const service = await start(t, { IDENFY_BASE_URL: idenfy.url, KYB_REPLAY_SECONDS: '0' })
+  service.secrets.add(goodToken.tokenString)
+  const token = await service.token()
+  const seen: number[] = []
+  service.app.server.on('request', () => seen.push(1))
+  const answers = Promise.all(Array.from({ length: 1000 }, () => service.mint({ token })))
+  await until(() => seen.length === 1000 && held.length > 0)
+  held[0]?.()
+  t.strictSame([...new Set((await answers).map(({ status }) => status))], [201])
+  t.equal(idenfy.arrivals.length, 1)
+  const metrics = await service.metrics()
+  t.match(metrics, 'kyb_tokens_total{origin="minted"} 1\n')
+  t.match(metrics, 'kyb_tokens_total{origin="shared"} 999\n')
+
+  const later = service.mint({ token })
+  await until(() => held.length === 2)
+  held[1]?.()
+  t.equal((await later).status, 201, 'and one that comes later, with replays off, has its own')
+})
+
+t.test('a success answers equal requests for a while', async (t) => {
+  const service = await start(t)
+  const first = await service.mint()
+  t.equal(first.json.expiresIn, 3600)
+  service.pass(29)
+  const again = await service.mint()
+  t.strictSame(again.json, { ...first.json, expiresIn: 3571 })
+  t.equal(again.status, 201)
+  t.equal(again.headers['idempotency-replayed'], undefined, 'that is for keys')
+  t.equal(await service.posts(), 1)
+  t.match(await service.metrics(), 'kyb_tokens_total{origin="replayed"} 1\n')
+
+  service.pass(2)
+  t.not((await service.mint()).json.tokenString, first.json.tokenString)
+  t.equal(await service.posts(), 2)
+})
+
+t.test('UP-61 a token that is about to expire answers nobody but who asked for it', async (t) => {
+  const policy = JSON.stringify({ session: { lifetime: 60 } })
+  const service = await start(t, {
+    KYB_REPLAY_SECONDS: '3600',
+    KYB_POLICY_FILE: `${t.testdir({ 'policy.json': policy })}/policy.json`,
+  })
+  const first = await service.mint()
+  service.pass(29)
+  t.equal((await service.mint()).json.tokenString, first.json.tokenString)
+  service.pass(2)
+  t.not((await service.mint()).json.tokenString, first.json.tokenString)
+  t.equal(await service.posts(), 2)
+})
+
+t.test('API1-3 what differs in company, user or session never shares', async (t) => {
+  const service = await start(t)
+  const open = { company_id: ['acme', 'globex', 'a', 'acmeu'], sub: ['u-1', 'u-2', '1', 'u-1acme'] }
+  const tokens = new Map<string, string>()
+  const known = new Map<string, string>()
+  await fc.assert(
+    fc.asyncProperty(
+      fc.constantFrom(...open.company_id),
+      fc.constantFrom(...open.sub),
+      fc.constantFrom(undefined, 'lt', 'en'),
+      async (company_id, sub, locale) => {
+        const caller = JSON.stringify([company_id, sub])
+        const token = tokens.get(caller) ?? (await service.token({ company_id, sub }))
+        tokens.set(caller, token)
+        const { json } = await service.mint({ token, body: { ...(locale && { locale }) } })
+        if (json.clientId !== company_id || json.externalRef !== sub || json.locale !== (locale ?? null)) {
+          throw new Error("another one's token")
+        }
+        const request = JSON.stringify([company_id, sub, locale])
+        if ((known.get(request) ?? json.tokenString) !== json.tokenString)
+          throw new Error('not the same token')
+        known.set(request, json.tokenString)
+      },
+    ),
+    { numRuns: 300 },
+  )
+  t.equal(new Set(known.values()).size, known.size, 'every request its own token')
+  t.equal(await service.posts(), known.size)
+})
+
+t.test('a failure is shared by those in flight together, and not kept', async (t) => {
+  const service = await start(t)
+  await service.setFault({ status: 500, delayMs: 200, times: 1 })
+  const token = await service.token()
+  const answers = await Promise.all(Array.from({ length: 5 }, () => service.mint({ token })))
+  for (const answer of answers) matchProblem(t, answer, 'provider-unavailable', { outcome: 'unknown' })
+  t.equal(new Set(answers.map(({ json }) => json.requestId)).size, 5, 'each has its own request id')
+  t.equal(await service.posts(), 1)
+  t.equal((await service.mint()).status, 201)
+  t.equal(await service.posts(), 2)
+})
+
+t.test('UP-50 a caller who hangs up does not stop a POST, and finds its token later', async (t) => {
+  let answer = () => {}
+  const asked = new Promise<void>((resolve) => {
+    answer = resolve
+  })
+  let release = () => {}
+  const idenfy = await startFaultServer(t, (socket) => {
+    answer()
+    release = () => socket.write(created)
+  })
+  const service = await start(t, { IDENFY_BASE_URL: idenfy.url })
+  service.secrets.add(goodToken.tokenString)
+  const token = await service.token()
+  const { socket, received } = openSocket(service.url)
+  socket.write(`POST /onboarding/kyb-token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n\r\n`)
+  await asked
+  socket.destroy()
+  await received
+  await until(() => service.log('client-closed').length > 0)
+
+  const later = service.mint({ token })
+  release()
+  t.equal((await later).status, 201)
+  t.equal(idenfy.arrivals.length, 1)
+  t.match(service.log('client-closed'), [{ level: 30, method: 'POST', company: 'acme', msg: 'request' }])
+})
+
+t.test('closing waits for a POST whose caller has hung up', async (t) => {
+  const idenfy = await startFaultServer(t, (socket) => {
+    hungUp.destroy()
+    void service.app.close().then(() => closed.push('app'))
+    setImmediate(() => {
+      closed.push('answer')
+      socket.write(created)
+    })
+  })
+  const closed: string[] = []
+  const service = await start(t, { IDENFY_BASE_URL: idenfy.url })
+  const { socket: hungUp, received } = openSocket(service.url)
+  hungUp.write(
+    `POST /onboarding/kyb-token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${await service.token()}\r\n\r\n`,
+  )
+  await received
+  await service.app.close()
+  t.strictSame(closed, ['answer', 'app'])
+  t.match(await service.metrics(), 'idenfy_requests_total{outcome="success"} 1')
+})
+
+t.test('UP-58 so many POSTs at a time; as many may wait, for half a second; the rest is shed', async (t) => {
+  const held: (() => void)[] = []
+  const idenfy = await startFaultServer(t, (socket) => held.push(() => socket.write(created)))
+  const service = await start(t, { IDENFY_BASE_URL: idenfy.url, IDENFY_MAX_IN_FLIGHT: '2' })
+  service.secrets.add(goodToken.tokenString)
+  const settled: string[] = []
+  const mint = async (sub: string) => {
+    const answer = await service.mint({ token: await service.token({ sub }) })
+    settled.push(sub)
+    return answer
+  }
+
+  const running = [mint('u-1'), mint('u-2')]
+  await until(() => held.length === 2)
+  const waiting = [mint('u-3'), mint('u-4')]
+  await until(async () => /idenfy_waiting 2/.test(await service.metrics()))
+  const shed = await mint('u-5')
+  matchProblem(t, shed, 'overloaded')
+  t.equal(shed.headers['retry-after'], '2')
+  t.strictSame(settled, ['u-5'], 'at once')
+  t.match(await service.metrics(), 'idenfy_in_flight 2\n')
+
+  held[0]?.()
+  await until(() => held.length === 3)
+  held[2]?.()
+  held[1]?.()
+  for (const answer of await Promise.all(running)) t.equal(answer.status, 201)
+  await until(() => held.length === 4)
+  held[3]?.()
+  for (const answer of await Promise.all(waiting)) t.equal(answer.status, 201)
+
+  const more = [mint('u-6'), mint('u-7')]
+  await until(() => held.length === 6)
+  matchProblem(t, await mint('u-8'), 'overloaded')
+  held[4]?.()
+  held[5]?.()
+  for (const answer of await Promise.all(more)) t.equal(answer.status, 201)
+  t.equal(idenfy.arrivals.length, 6, 'what was shed never came')
+})
+
+t.test('what iDenfy says beyond its document is not kept', async (t) => {
+  const idenfy = await startFaultServer(t, httpAnswer('201 Created', { ...goodToken, canary: 'canary' }))
+  const service = await start(t, { IDENFY_BASE_URL: idenfy.url })
+  service.secrets.add(goodToken.tokenString)
+  t.notMatch((await service.mint()).text, 'canary')
+})

@@ -1,0 +1,200 @@
+import { writeFileSync } from 'node:fs'
+import t, { type Test } from 'tap'
+import { created, goodToken, httpAnswer, type Script, startFaultServer } from '../../fault-server.js'
+import { apiKey, apiSecret, build, matchProblem, until } from '../../helper.js'
+
+/** The service before a scripted iDenfy, with a clock that the test moves. */
+async function start(t: Test, script: Script, env: Record<string, string | undefined> = {}) {
+  let elapsedMs = 1
+  const idenfy = await startFaultServer(t, script)
+  const service = await build(t, {
+    monotonicNow: () => elapsedMs,
+    env: { IDENFY_BASE_URL: idenfy.url, ...env },
+  })
+  service.secrets.add(goodToken.tokenString)
+  return {
+    ...service,
+    idenfy,
+    pass: (seconds: number) => {
+      elapsedMs += seconds * 1000
+    },
+    isOpen: async () => /idenfy_circuit_open 1/.test(await service.metrics()),
+    mintAs: async (sub: string) => service.mint({ token: await service.token({ sub }) }),
+  }
+}
+
+const failing = httpAnswer('500 Oops')
+
+t.test('the circuit opens after five outages in a row', async (t) => {
+  const { mint, mintAs, idenfy, pass, log, isOpen } = await start(t, failing)
+  for (let i = 0; i < 5; i++) {
+    t.equal(await isOpen(), false)
+    matchProblem(t, await mint(), 'provider-unavailable', { outcome: 'unknown' })
+  }
+  t.equal(await isOpen(), true)
+  const answer = await mint()
+  matchProblem(t, answer, 'provider-unavailable', { outcome: 'not-created' })
+  t.equal(answer.headers['retry-after'], '5')
+  t.match(log('provider-unavailable').at(-1), { reason: 'circuit-open' })
+  pass(3.5)
+  t.equal((await mint()).headers['retry-after'], '2')
+  t.equal(idenfy.arrivals.length, 5, 'iDenfy is left alone')
+
+  await t.test('and then lets one through to see', async (t) => {
+    let release = (_bytes: string) => {}
+    idenfy.script = (socket) => {
+      release = (bytes) => socket.write(bytes)
+    }
+    pass(1.5)
+    const probe = mintAs('u-probe')
+    await until(() => idenfy.arrivals.length === 6)
+    for (let i = 0; i < 5; i++) {
+      const { json, headers } = await mintAs(`u-${i}`)
+      t.strictSame(
+        [json.code, json.outcome, headers['retry-after']],
+        ['provider-unavailable', 'not-created', '1'],
+      )
+    }
+    t.equal(idenfy.arrivals.length, 6)
+    release(failing)
+    matchProblem(t, await probe, 'provider-unavailable', { outcome: 'unknown' })
+    t.equal(await isOpen(), true)
+    t.equal((await mint()).headers['retry-after'], '5', 'for another five seconds')
+
+    pass(5)
+    idenfy.script = created
+    t.equal((await mint()).status, 201)
+    t.equal(await isOpen(), false)
+    idenfy.script = failing
+    for (let i = 0; i < 4; i++) await mint()
+    t.equal(await isOpen(), false, 'it counts from anew')
+  })
+})
+
+t.test('UP-56 in a long outage iDenfy sees a call every five seconds', async (t) => {
+  const { mint, idenfy, pass } = await start(t, failing)
+  for (let second = 0; second < 300; second += 2.5) {
+    await mint()
+    await mint()
+    pass(2.5)
+  }
+  t.ok(idenfy.arrivals.length <= 5 + 300 / 5, `${idenfy.arrivals.length} calls`)
+})
+
+t.test('the circuit opens when half of at least 20 calls were outages', async (t) => {
+  const { mint, pass, idenfy, isOpen } = await start(t, created)
+  const call = async (script: string, times: number) => {
+    idenfy.script = script
+    for (let i = 0; i < times; i++) await mint()
+  }
+  for (let i = 0; i < 3; i++) {
+    await call(failing, 3)
+    await call(created, 3)
+  }
+  t.equal(await isOpen(), false, '18 calls are not enough')
+  pass(31)
+  for (let i = 0; i < 3; i++) {
+    await call(failing, 3)
+    await call(created, 3)
+    pass(3)
+  }
+  t.equal(await isOpen(), false, 'and those of half a minute ago are forgotten')
+  await call(created, 1)
+  await call(failing, 1)
+  t.equal(await isOpen(), true)
+})
+
+t.test('a definitive refusal never counts', async (t) => {
+  const { mint, idenfy, isOpen } = await start(t, failing)
+  for (const status of ['400 Bad', '401 No', '402 Pay', '403 No', '404 No', '409 Conflict', '429 Slow']) {
+    idenfy.script = failing
+    for (let i = 0; i < 2; i++) await mint()
+    idenfy.script = httpAnswer(status)
+    for (let i = 0; i < 3; i++) await mint()
+  }
+  t.equal(await isOpen(), false)
+  t.equal(idenfy.arrivals.length, 35)
+})
+
+t.test('a call from before the opening neither closes it nor holds it open', async (t) => {
+  let release = (_bytes: string) => {}
+  const { mint, mintAs, idenfy, isOpen } = await start(t, (socket) => {
+    release = (bytes) => socket.write(bytes)
+  })
+  const old = mintAs('u-old')
+  await until(() => idenfy.arrivals.length === 1)
+  idenfy.script = failing
+  for (let i = 0; i < 5; i++) await mint()
+  t.equal(await isOpen(), true)
+  release(created)
+  t.equal((await old).status, 201)
+  t.equal(await isOpen(), true)
+})
+
+t.test('UP-55 a budget stops retries before they double the load', async (t) => {
+  const { mintAs, idenfy, metrics } = await start(t, httpAnswer('429 Slow', '', { 'Retry-After': '1' }))
+  const answers = await Promise.all(Array.from({ length: 13 }, (_, index) => mintAs(`u-${index}`)))
+  for (const { json } of answers) t.equal(json.code, 'provider-rate-limited')
+  t.equal(idenfy.arrivals.length, 23)
+  const retries = /^idenfy_retries_total\{reason="rate-limited",granted="(true|false)"\} (\d+)$/gm
+  t.strictSame(
+    [...(await metrics()).matchAll(retries)].map(([, granted, count]) => [granted, count]),
+    [
+      ['true', '10'],
+      ['false', '3'],
+    ],
+  )
+
+  await t.test('and ten successes earn one', async (t) => {
+    idenfy.script = created
+    for (let i = 0; i < 10; i++) t.equal((await mintAs(`u-${i}`)).status, 201)
+    idenfy.script = (socket, { index }) =>
+      socket.write(index === 33 ? httpAnswer('429 Slow', '', { 'Retry-After': '1' }) : created)
+    t.equal((await mintAs('u-1')).status, 201)
+    t.equal(idenfy.arrivals.length, 35)
+  })
+})
+
+t.test('UP-41, LIFE-26 credentials that were replaced on disk are tried once', async (t) => {
+  const basic = (secret: string) => `Basic ${Buffer.from(`${apiKey}:${secret}`).toString('base64')}`
+  const files = t.testdir({ key: `${apiKey}\n`, secret: apiSecret })
+  let accepted = apiSecret
+  const { mint, idenfy, metrics, log, secrets } = await start(
+    t,
+    (socket, { head }) =>
+      socket.write(
+        head.includes(basic(accepted)) ? created : httpAnswer('401 No', { identifier: 'UNAUTHORIZED' }),
+      ),
+    {
+      IDENFY_API_KEY: undefined,
+      IDENFY_API_SECRET: undefined,
+      IDENFY_API_KEY_FILE: `${files}/key`,
+      IDENFY_API_SECRET_FILE: `${files}/secret`,
+    },
+  )
+  t.equal((await mint()).status, 201)
+
+  accepted = secrets.add('canary-api-secret-new')
+  matchProblem(t, await mint(), 'provider-rejected', { outcome: 'not-created' })
+  t.equal(idenfy.arrivals.length, 2, 'nothing new on disk, no second try')
+
+  writeFileSync(`${files}/secret`, accepted)
+  t.equal((await mint()).status, 201)
+  t.equal(idenfy.arrivals.length, 4)
+  t.match(await metrics(), 'idenfy_retries_total{reason="new-credentials",granted="true"} 1\n')
+  t.equal((await mint()).status, 201)
+  t.equal(idenfy.arrivals.length, 5, 'and they stay')
+
+  for (const garbage of ['', 'two words', secrets.add('x'.repeat(513))]) {
+    accepted = apiSecret
+    writeFileSync(`${files}/secret`, garbage)
+    matchProblem(t, await mint(), 'provider-rejected', { outcome: 'not-created' })
+  }
+  t.equal(idenfy.arrivals.length, 8, 'what cannot be a secret is not tried')
+  t.match(
+    log().filter(({ msg }) => /new iDenfy credentials/.test(String(msg))),
+    [{ level: 50 }, { level: 50 }, { level: 50 }],
+  )
+  accepted = 'canary-api-secret-new'
+  t.equal((await mint()).status, 201, 'the old ones stay')
+})
