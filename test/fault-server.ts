@@ -65,12 +65,20 @@ export async function startFaultServer(
       )
     : createServer(serve)
   server.on('tlsClientError', () => {})
-  const port = await listen(t, server, host)
-  t.teardown(() => {
+  const destroySockets = () => {
     for (const socket of sockets) socket.destroy()
-  })
+  }
+  const port = await listen(t, server, host)
+  t.teardown(destroySockets)
   peer.url = `${tls ? 'https' : 'http'}://${host}:${port}`
-  return peer
+  return Object.assign(peer, {
+    /** Nobody listens any more. */
+    vanish: () => {
+      server.close()
+      destroySockets()
+    },
+    comeBack: () => server.listen(port, host),
+  })
 }
 
 /** The bytes of an answer. */

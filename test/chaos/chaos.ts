@@ -1,0 +1,233 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { startFaultServer } from '../fault-server.js'
+import { addressesOf, Secrets, send, spawnNode, startPeers, until } from '../helper.js'
+import { startRedis } from '../redis-server.js'
+import { createSickIdenfy, type Post, refusedForNow, success } from './sick-idenfy.js'
+
+const totalMs = Number(process.env.CHAOS_SECONDS ?? 60) * 1000
+const seed = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)
+const attemptsPerSecond = 40
+const timeoutMs = 5_000
+/** A click that was sent so shortly before a POST ended may have come in after it. */
+const onTheWayMs = 100
+
+interface Replica {
+  readonly url: string
+  readonly managementUrl: string
+  readonly process: ReturnType<typeof spawnNode>
+  readonly samples: { atMs: number; megabytes: number; files: number }[]
+}
+
+/** One user's wish for one verification: clicks at once, and perhaps one more after a success. */
+interface Attempt {
+  readonly company: string
+  readonly sentAtMs: number[]
+  endedAtMs: number
+  readonly answers: string[]
+}
+
+/** The same numbers for the same seed (mulberry32). */
+function randomFrom(state: number): () => number {
+  let s = state
+  return () => {
+    s = (s + 0x6d2b79f5) | 0
+    let x = Math.imul(s ^ (s >>> 15), 1 | s)
+    x = (x + Math.imul(x ^ (x >>> 7), 61 | x)) ^ x
+    return ((x ^ (x >>> 14)) >>> 0) / 4_294_967_296
+  }
+}
+
+async function startReplica(t: Test, env: Record<string, string>): Promise<Replica> {
+  const server = spawnNode(t, ['dist/server.js'], { ...env, PORT: '0', MANAGEMENT_PORT: '0' }, new Secrets())
+  const samples: Replica['samples'] = []
+  const pid = String(server.child.pid)
+  const timer = setInterval(() => {
+    try {
+      const [, kilobytes] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
+      const files = readdirSync(`/proc/${pid}/fd`).length
+      samples.push({ atMs: performance.now(), megabytes: Number(kilobytes) / 1024, files })
+    } catch {
+      clearInterval(timer)
+    }
+  }, 500)
+  t.teardown(() => clearInterval(timer))
+  return { ...(await addressesOf(server)), process: server, samples }
+}
+
+async function isSharing({ managementUrl }: Replica): Promise<boolean> {
+  return /^redis_up 1$/m.test((await send(`${managementUrl}/metrics`)).text)
+}
+
+function groupBy(posts: readonly Post[], member: 'clientId' | 'fault'): Map<string, Post[]> {
+  const groups = new Map<string, Post[]>()
+  for (const post of posts) groups.set(post[member], [...(groups.get(post[member]) ?? []), post])
+  return groups
+}
+
+/** Least squares, a minute. */
+function slope(samples: Replica['samples'], value: 'megabytes' | 'files'): number {
+  const mean = (of: (sample: Replica['samples'][number]) => number) =>
+    samples.reduce((sum, sample) => sum + of(sample), 0) / samples.length
+  const meanX = mean(({ atMs }) => atMs)
+  const meanY = mean((sample) => sample[value])
+  const covariance = mean((sample) => (sample.atMs - meanX) * (sample[value] - meanY))
+  return (covariance / mean(({ atMs }) => (atMs - meanX) ** 2)) * 60_000
+}
+
+t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
+  const random = randomFrom(seed)
+  const begin = performance.now()
+  const elapsed = () => (performance.now() - begin) / totalMs
+  // An outage on the way, so that the circuit opens and closes.
+  const isOutage = () => elapsed() > 0.2 && elapsed() < 0.25
+  const idenfy = createSickIdenfy(random, () => (isOutage() ? 1 : 0.25))
+  const peer = await startFaultServer(t, idenfy.script)
+  const redis = await startRedis(t)
+  const peers = await startPeers(t)
+  const env = {
+    ...peers.environment,
+    ...redis.env,
+    IDENFY_BASE_URL: peer.url,
+    IDENFY_TIMEOUT_MS: String(timeoutMs),
+    IDENFY_MAX_IN_FLIGHT: '200',
+    KYB_REPLAY_SECONDS: '30',
+  }
+  const replicas = [await startReplica(t, env), await startReplica(t, env)]
+  const all = [...replicas]
+  const anyReplica = () => replicas[Math.floor(random() * replicas.length)] as Replica
+
+  const attempts: Attempt[] = []
+  const codes = new Map<string, number>()
+  let requests = 0
+  let strangers = 0
+
+  /** As a balancer would: an instance that is going, or gone, is passed over. */
+  async function click(attempt: Attempt, token: string, key: string | undefined, tries = 2): Promise<string> {
+    requests += 1
+    attempt.sentAtMs.push(performance.now())
+    const headers = { authorization: `Bearer ${token}`, ...(key !== undefined && { 'idempotency-key': key }) }
+    const answer = await send(`${anyReplica().url}/onboarding/kyb-token`, { method: 'POST', headers }).catch(
+      () => null,
+    )
+    const code =
+      answer === null ? 'no connection' : answer.status === 201 ? 'success' : String(answer.json.code)
+    codes.set(code, (codes.get(code) ?? 0) + 1)
+    if ((answer === null || code === 'draining') && tries > 1) return click(attempt, token, key, tries - 1)
+    if (answer?.status === 201) {
+      const { clientId, externalRef, tokenString } = answer.json
+      const isTheirs = clientId === attempt.company && externalRef === `of-${clientId}`
+      if (!isTheirs || idenfy.owners.get(tokenString) !== attempt.company) strangers += 1
+    }
+    return code
+  }
+
+  async function attemptOnce(index: number): Promise<void> {
+    const company = `company-${index}`
+    const attempt: Attempt = { company, sentAtMs: [], endedAtMs: 0, answers: [] }
+    attempts.push(attempt)
+    const token = await peers.token({ company_id: company, sub: `of-${company}` })
+    const key = random() < 0.3 ? `key-${index}` : undefined
+    const clicks = 1 + Math.floor(random() * 3)
+    attempt.answers.push(
+      ...(await Promise.all(Array.from({ length: clicks }, () => click(attempt, token, key)))),
+    )
+    if (attempt.answers.includes('success') && random() < 0.3) {
+      await delay(random() * 1000)
+      attempt.answers.push(await click(attempt, token, key))
+    }
+    attempt.endedAtMs = performance.now()
+  }
+
+  const running: Promise<void>[] = []
+  const timer = setInterval(() => running.push(attemptOnce(attempts.length)), 1000 / attemptsPerSecond)
+
+  await delay(totalMs * 0.4)
+  const withoutRedis = { fromMs: performance.now(), toMs: 0 }
+  await redis.stop()
+  await delay(totalMs * 0.1)
+  await redis.restart()
+  await until(async () => (await Promise.all(replicas.map(isSharing))).every(Boolean))
+  withoutRedis.toMs = performance.now()
+
+  await delay(totalMs * 0.65 - (performance.now() - begin))
+  const leaving = replicas.pop() as Replica
+  const next = await startReplica(t, env)
+  replicas.push(next)
+  all.push(next)
+  leaving.process.child.kill('SIGTERM')
+  t.equal(await leaving.process.exited, 0, 'SIGTERM ends in exit code 0')
+
+  await delay(totalMs * 0.8 - (performance.now() - begin))
+  peer.vanish()
+  await delay(totalMs * 0.05)
+  peer.comeBack()
+
+  await delay(totalMs - (performance.now() - begin))
+  clearInterval(timer)
+  await Promise.all(running)
+
+  const postsOf = groupBy(idenfy.posts, 'clientId')
+  const extra = {
+    'after a refusal that says when to come back': 0,
+    'by a click after a failure': 0,
+    'without Redis': 0,
+  }
+  const duplicates: string[] = []
+  const counts = new Map<number, number>()
+  for (const attempt of attempts) {
+    const posts = postsOf.get(attempt.company) ?? []
+    counts.set(posts.length, (counts.get(posts.length) ?? 0) + 1)
+    for (const [index, post] of posts.entries()) {
+      const before = posts[index - 1]
+      if (before !== undefined) {
+        const reason = excuse(attempt, before)
+        if (reason) extra[reason] += 1
+        else duplicates.push(`${attempt.company}: ${before.fault}, then ${post.fault}`)
+      }
+    }
+  }
+
+  function excuse(attempt: Attempt, before: Post): keyof typeof extra | undefined {
+    if (before.fault === refusedForNow) return 'after a refusal that says when to come back'
+    const sentLast = Math.max(...attempt.sentAtMs)
+    if (attempt.endedAtMs > withoutRedis.fromMs && Math.min(...attempt.sentAtMs) < withoutRedis.toMs) {
+      return 'without Redis'
+    }
+    const isSuccess = before.fault.startsWith(success)
+    return !isSuccess && sentLast > before.endsAtMs - onTheWayMs ? 'by a click after a failure' : undefined
+  }
+
+  const list = (entries: Iterable<[string | number, number]>) =>
+    [...entries]
+      .sort(([, a], [, b]) => b - a)
+      .map(([name, count]) => `    ${String(count).padStart(6)}  ${name}`)
+  const faultCounts = groupBy(idenfy.posts, 'fault')
+  t.comment(
+    [
+      `chaos, ${totalMs / 1000} s, seed ${seed}`,
+      `  attempts ${attempts.length}, requests ${requests}, POSTs at iDenfy ${idenfy.posts.length}`,
+      '  answers',
+      ...list(codes),
+      '  what iDenfy did',
+      ...list([...faultCounts].map(([fault, posts]): [string, number] => [fault, posts.length])),
+      '  attempts by their POSTs',
+      ...list([...counts].map(([posts, count]): [string, number] => [`${posts} POST(s)`, count])),
+      '  POSTs beyond the first, of the allowed classes',
+      ...list(Object.entries(extra)),
+      `  duplicate POSTs outside of them: ${duplicates.length}`,
+      `  tokens handed to the wrong company: ${strangers}`,
+      '  replicas: resident memory, open files (least squares over the second half)',
+      ...all.map(({ samples, process: { child } }) => {
+        const half = samples.slice(samples.length >> 1)
+        const { megabytes = 0, files = 0 } = samples.at(-1) ?? {}
+        return `    pid ${child.pid}: ${megabytes.toFixed(0)} MB, ${slope(half, 'megabytes').toFixed(1)} MB/min; ${files} files, ${slope(half, 'files').toFixed(1)}/min`
+      }),
+    ].join('\n'),
+  )
+  t.strictSame(duplicates, [], 'no POST is repeated where that could open a second verification')
+  t.equal(strangers, 0, 'no token is handed to the wrong company')
+  t.ok((codes.get('success') ?? 0) > requests / 4, 'it works in between')
+  t.notOk(codes.has('internal-error'), 'nothing fails that has no name')
+})
