@@ -54,6 +54,15 @@ t.test('the error table is the table of problems', async (t) => {
   t.equal(rows.length, Object.keys(problems).length)
 })
 
+t.test('the table of faults answers with problems that exist', async (t) => {
+  const [, table = ''] = readFileSync('docs/reliability.md', 'utf8').split(/<!-- \/?faults.*-->/)
+  const answers = [...table.matchAll(/ (\d{3}) `([a-z-]+)`/g)]
+  t.ok(answers.length > 10)
+  for (const [, status, code = ''] of answers) {
+    t.equal(problems[code as keyof typeof problems]?.status, Number(status), code)
+  }
+})
+
 t.test('every dependency says what it is for', async (t) => {
   const { dependencies, devDependencies } = JSON.parse(readFileSync('package.json', 'utf8'))
   for (const name of Object.keys({ ...dependencies, ...devDependencies })) {
@@ -64,7 +73,7 @@ t.test('every dependency says what it is for', async (t) => {
 t.test('links into the repository lead somewhere', async (t) => {
   const documents = ['README.md', ...readdirSync('docs').map((name) => join('docs', name))]
   for (const document of documents) {
-    const links = readFileSync(document, 'utf8').matchAll(/\]\((?!https?:|#)([^)]+)\)/g)
+    const links = readFileSync(document, 'utf8').matchAll(/\]\((?!https?:|#)([^)#]+)[^)]*\)/g)
     for (const [, target = ''] of links) {
       const path = join(dirname(document), target)
       t.ok(existsSync(path), `${document}: ${path}`)
