@@ -12,6 +12,7 @@ declare module 'fastify' {
 
 const commandTimeoutMs = 80
 const connectTimeoutMs = 1_000
+const socketTimeoutMs = 2_000
 const maxReconnectDelayMs = 1_000
 
 /** The connection to what replicas share. This instance starts and works without it, too. */
@@ -28,12 +29,14 @@ export const sharedState = fp<{ config: Config }>(
         enableOfflineQueue: false,
         maxRetriesPerRequest: 0,
         autoResendUnfulfilledCommands: false,
-        commandTimeout: commandTimeoutMs,
+        // A connection that is silent for so long is made anew.
+        socketTimeout: socketTimeoutMs,
         connectTimeout: connectTimeoutMs,
         retryStrategy: (attempts) => Math.min(attempts * 100, maxReconnectDelayMs),
         // After a failover the address may lead to another server.
         reconnectOnError: (error) => error.message.startsWith('READONLY'),
       }),
+      commandTimeoutMs,
       onChange: (isUp, err) => {
         if (isUp) app.log.info('Redis is there: state is shared')
         else app.log.warn({ err }, 'Redis is down: this instance goes on by itself')

@@ -1,11 +1,13 @@
 import type { Redis } from 'ioredis'
 
-const probeEveryMs = 500
+const probeEveryMs = 100
 const probeKey = 'onboarding-bff:probe'
 
 export interface SharedRedisOptions {
-  /** Must fail fast: no offline queue, a command timeout well under 100 ms, no retries of commands. */
+  /** Must fail fast: no offline queue, no retries of commands. */
   readonly redis: Redis
+  /** How long a command may take. */
+  readonly commandTimeoutMs: number
   /** Told once for every change. */
   readonly onChange: (isUp: boolean, cause?: unknown) => void
 }
@@ -14,7 +16,7 @@ export interface SharedRedisOptions {
  * The Redis that replicas share, as long as it is there. After the first command that fails or is late nothing
  * waits for it any more, until a write succeeds again.
  */
-export function createSharedRedis({ redis, onChange }: SharedRedisOptions) {
+export function createSharedRedis({ redis, commandTimeoutMs, onChange }: SharedRedisOptions) {
   let isUp: boolean | undefined
   let isClosed = false
   let timer: NodeJS.Timeout | undefined
@@ -29,7 +31,7 @@ export function createSharedRedis({ redis, onChange }: SharedRedisOptions) {
   async function probe(): Promise<void> {
     clearTimeout(timer)
     try {
-      await redis.set(probeKey, '1', 'PX', probeEveryMs)
+      await inTime(redis.set(probeKey, '1', 'PX', 1000), commandTimeoutMs)
       turn(true)
     } catch (error) {
       fail(error)
@@ -56,7 +58,7 @@ export function createSharedRedis({ redis, onChange }: SharedRedisOptions) {
     async run<T>(command: () => Promise<T>): Promise<T> {
       if (!isUp) throw new Error('Redis is down')
       try {
-        return await command()
+        return await inTime(command(), commandTimeoutMs)
       } catch (error) {
         fail(error)
         throw error
@@ -75,3 +77,13 @@ export function createSharedRedis({ redis, onChange }: SharedRedisOptions) {
 }
 
 export type SharedRedis = ReturnType<typeof createSharedRedis>
+
+/** Not ioredis's `commandTimeout`: that gives up on an answer that waits to be read because this process was busy. */
+function inTime<T>(command: Promise<T>, timeoutMs: number): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const giveUp = () => reject(Object.assign(new Error('Redis is late'), { code: 'REDIS_LATE' }))
+    // What has arrived is read between a timer and an immediate.
+    const timer = setTimeout(() => setImmediate(giveUp), timeoutMs)
+    command.then(resolve, reject).finally(() => clearTimeout(timer))
+  })
+}

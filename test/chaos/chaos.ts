@@ -13,6 +13,12 @@ const timeoutMs = 5_000
 /** A click that was sent so shortly before a POST ended may have come in after it. */
 const onTheWayMs = 100
 
+/** Milliseconds of the wall clock, which replicas write into their logs. */
+interface Window {
+  readonly from: number
+  readonly to: number
+}
+
 interface Replica {
   readonly url: string
   readonly managementUrl: string
@@ -47,13 +53,26 @@ async function startReplica(t: Test, env: Record<string, string>): Promise<Repli
     try {
       const [, kilobytes] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
       const files = readdirSync(`/proc/${pid}/fd`).length
-      samples.push({ atMs: performance.now(), megabytes: Number(kilobytes) / 1024, files })
+      samples.push({ atMs: Date.now(), megabytes: Number(kilobytes) / 1024, files })
     } catch {
       clearInterval(timer)
     }
   }, 500)
   t.teardown(() => clearInterval(timer))
   return { ...(await addressesOf(server)), process: server, samples }
+}
+
+/** When this replica was on its own, by its log. */
+function timesAlone({ process: { output } }: Replica): Window[] {
+  const changes = [...output.stdout.matchAll(/^.*"time":"([^"]+)".*"msg":"Redis is (there|down)/gm)]
+  return changes.flatMap(([, time, state], index) => {
+    if (state === 'there') return []
+    const until = changes[index + 1]?.[1]
+    // What was under way when it began counts too.
+    return [
+      { from: Date.parse(String(time)) - 500, to: until ? Date.parse(until) : Number.POSITIVE_INFINITY },
+    ]
+  })
 }
 
 async function isSharing({ managementUrl }: Replica): Promise<boolean> {
@@ -78,8 +97,8 @@ function slope(samples: Replica['samples'], value: 'megabytes' | 'files'): numbe
 
 t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
   const random = randomFrom(seed)
-  const begin = performance.now()
-  const elapsed = () => (performance.now() - begin) / totalMs
+  const begin = Date.now()
+  const elapsed = () => (Date.now() - begin) / totalMs
   // An outage on the way, so that the circuit opens and closes.
   const isOutage = () => elapsed() > 0.2 && elapsed() < 0.25
   const idenfy = createSickIdenfy(random, () => (isOutage() ? 1 : 0.25))
@@ -106,7 +125,7 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
   /** As a balancer would: an instance that is going, or gone, is passed over. */
   async function click(attempt: Attempt, token: string, key: string | undefined, tries = 2): Promise<string> {
     requests += 1
-    attempt.sentAtMs.push(performance.now())
+    attempt.sentAtMs.push(Date.now())
     const headers = { authorization: `Bearer ${token}`, ...(key !== undefined && { 'idempotency-key': key }) }
     const answer = await send(`${anyReplica().url}/onboarding/kyb-token`, { method: 'POST', headers }).catch(
       () => null,
@@ -137,21 +156,21 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
       await delay(random() * 1000)
       attempt.answers.push(await click(attempt, token, key))
     }
-    attempt.endedAtMs = performance.now()
+    attempt.endedAtMs = Date.now()
   }
 
   const running: Promise<void>[] = []
   const timer = setInterval(() => running.push(attemptOnce(attempts.length)), 1000 / attemptsPerSecond)
 
   await delay(totalMs * 0.4)
-  const withoutRedis = { fromMs: performance.now(), toMs: 0 }
+  const killedAt = Date.now()
   await redis.stop()
   await delay(totalMs * 0.1)
   await redis.restart()
   await until(async () => (await Promise.all(replicas.map(isSharing))).every(Boolean))
-  withoutRedis.toMs = performance.now()
+  const withoutRedis: Window[] = [{ from: killedAt, to: Date.now() }]
 
-  await delay(totalMs * 0.65 - (performance.now() - begin))
+  await delay(totalMs * 0.65 - (Date.now() - begin))
   const leaving = replicas.pop() as Replica
   const next = await startReplica(t, env)
   replicas.push(next)
@@ -159,15 +178,16 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
   leaving.process.child.kill('SIGTERM')
   t.equal(await leaving.process.exited, 0, 'SIGTERM ends in exit code 0')
 
-  await delay(totalMs * 0.8 - (performance.now() - begin))
+  await delay(totalMs * 0.8 - (Date.now() - begin))
   peer.vanish()
   await delay(totalMs * 0.05)
   peer.comeBack()
 
-  await delay(totalMs - (performance.now() - begin))
+  await delay(totalMs - (Date.now() - begin))
   clearInterval(timer)
   await Promise.all(running)
 
+  for (const replica of all) withoutRedis.push(...timesAlone(replica))
   const postsOf = groupBy(idenfy.posts, 'clientId')
   const extra = {
     'after a refusal that says when to come back': 0,
@@ -192,9 +212,9 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
   function excuse(attempt: Attempt, before: Post): keyof typeof extra | undefined {
     if (before.fault === refusedForNow) return 'after a refusal that says when to come back'
     const sentLast = Math.max(...attempt.sentAtMs)
-    if (attempt.endedAtMs > withoutRedis.fromMs && Math.min(...attempt.sentAtMs) < withoutRedis.toMs) {
+    const sentFirst = Math.min(...attempt.sentAtMs)
+    if (withoutRedis.some(({ from, to }) => attempt.endedAtMs > from && sentFirst < to))
       return 'without Redis'
-    }
     const isSuccess = before.fault.startsWith(success)
     return !isSuccess && sentLast > before.endsAtMs - onTheWayMs ? 'by a click after a failure' : undefined
   }
@@ -216,6 +236,7 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
       ...list([...counts].map(([posts, count]): [string, number] => [`${posts} POST(s)`, count])),
       '  POSTs beyond the first, of the allowed classes',
       ...list(Object.entries(extra)),
+      `  times a replica was without Redis ${withoutRedis.length - 1}, the kill included`,
       `  duplicate POSTs outside of them: ${duplicates.length}`,
       `  tokens handed to the wrong company: ${strangers}`,
       '  replicas: resident memory, open files (least squares over the second half)',

@@ -77,7 +77,7 @@ export function createSickIdenfy(random: () => number, sickness: () => number) {
       const delayMs = minDelayMs + random() * (maxDelayMs - minDelayMs)
       const token = randomBytes(12).toString('hex')
       owners.set(token, clientId)
-      const arrivedAtMs = performance.now()
+      const arrivedAtMs = Date.now()
       posts.push({ clientId, fault, arrivedAtMs, endsAtMs: arrivedAtMs + delayMs })
       setTimeout(() => faults[fault]?.(socket, arrival, token), delayMs)
     },
