@@ -9,17 +9,20 @@ import Fastify, {
 } from 'fastify'
 import type { Logger } from 'pino'
 import type { Config } from './config.js'
-import { accessLog } from './plugins/access-log.js'
+import { accessLog, onClientError, onFrameworkError } from './plugins/access-log.js'
 import { authentication } from './plugins/authentication.js'
 import { browsers } from './plugins/browsers.js'
 import { draining } from './plugins/draining.js'
+import { idenfy } from './plugins/idenfy.js'
 import { kyb } from './plugins/kyb.js'
 import { metrics } from './plugins/metrics.js'
 import { overload } from './plugins/overload.js'
-import { onClientError, onFrameworkError, problemDetails } from './plugins/problem-details.js'
+import { problemDetails, sendProblem, sendRawProblem } from './plugins/problem-details.js'
 import { rateLimits } from './plugins/rate-limits.js'
+import { reloads } from './plugins/reloads.js'
 import { sharedState } from './plugins/shared-state.js'
 import { strictRequests } from './plugins/strict-requests.js'
+import { withTraceId } from './plugins/trace-context.js'
 import { managementRoutes } from './routes/management.js'
 import { kybTokenRoute } from './routes/onboarding/kyb-token.js'
 
@@ -63,13 +66,16 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   const app = Fastify({
     ...serverOptions(logger, limits),
     trustProxy: config.TRUST_PROXY ?? false,
+    childLoggerFactory: withTraceId,
+    frameworkErrors: onFrameworkError,
+    clientErrorHandler: onClientError,
   }).withTypeProvider<TypeBoxTypeProvider>()
   app.server.maxConnections = limits.connections
   app.removeContentTypeParser('text/plain')
 
   await app.register(problemDetails)
-  await app.register(accessLog)
-  await app.register(metrics)
+  await app.register(metrics, { config })
+  await app.register(accessLog, { monotonicNow })
   await app.register(browsers, { origins: config.CORS_ORIGINS ?? [] })
   await app.register(draining)
   await app.register(overload, { maxEventLoopDelayMs: limits.eventLoopDelayMs })
@@ -77,6 +83,8 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   await app.register(sharedState, { config })
   await app.register(rateLimits, { config })
   await app.register(authentication, { config, now })
+  await app.register(reloads)
+  await app.register(idenfy, { config, now, monotonicNow })
   await app.register(kyb, { config, now, monotonicNow })
 
   await app.register(async (guarded) => {
@@ -89,7 +97,11 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
 
 /** Builds the application of the management listener, which answers for `app`. */
 export async function buildManagementApp(app: FastifyInstance, { logger }: AppDependencies) {
-  const management = Fastify(serverOptions(logger, defaultLimits))
+  const management = Fastify({
+    ...serverOptions(logger, defaultLimits),
+    frameworkErrors: sendProblem,
+    clientErrorHandler: sendRawProblem,
+  })
   await management.register(problemDetails)
   await management.register(managementRoutes, {
     isDraining: () => app.isDraining(),
@@ -117,8 +129,6 @@ function serverOptions(logger: Logger, limits: Limits): FastifyHttpOptions<Serve
       // Node's own refusal is no problem+json; the strict-requests plugin looks.
       requireHostHeader: false,
     },
-    frameworkErrors: onFrameworkError,
-    clientErrorHandler: onClientError,
     // The draining plugin answers in the shape of all other errors.
     return503OnClosing: false,
     exposeHeadRoutes: false,

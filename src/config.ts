@@ -202,11 +202,17 @@ export const environmentSchema = Type.Object({
       description: 'Addresses or CIDRs of the proxies whose `X-Forwarded-For` counts',
     }),
   ),
+  DRAIN_DELAY_MS: Type.Integer({
+    minimum: 0,
+    maximum: 300_000,
+    default: 0,
+    description: 'After SIGTERM, for so long requests are still taken while `/readyz` says no',
+  }),
   SHUTDOWN_TIMEOUT_MS: Type.Integer({
     minimum: 100,
     maximum: 600_000,
     default: 25_000,
-    description: 'Limit for finishing what is in flight after SIGTERM',
+    description: 'Limit for all that follows SIGTERM, the delay included; then the process ends with code 1',
   }),
   ALLOW_INSECURE_URLS: Type.Boolean({
     default: false,
@@ -217,13 +223,22 @@ export const environmentSchema = Type.Object({
 type EnvironmentVariable = keyof typeof environmentSchema.properties
 type Environment = Static<typeof environmentSchema>
 
+/** Of this package. */
+export const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+  version: string
+}
+
 /** The checked configuration. Secrets are not enumerable, so that nothing prints them along with the rest. */
 export interface Config extends Readonly<Environment> {
   readonly AUTH_JWKS_URL: string
   /** The certificates of `IDENFY_CA_FILE`, PEM. */
   readonly idenfyCa?: string | undefined
-  /** The document of `KYB_POLICY_FILE`. */
-  readonly sessionPolicy?: SessionPolicyDocument | undefined
+  /**
+   * Reads the document of `KYB_POLICY_FILE`; undefined without one.
+   *
+   * @throws Error when it is not usable
+   */
+  readPolicy(): SessionPolicyDocument | undefined
   /**
    * Reads a secret anew: one that was given as a file may have been replaced.
    *
@@ -287,6 +302,11 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     check(name, () => checkParses(given[name]))
   }
   check('STATE_ENCRYPTION_KEY', () => checkKeyIsThere(given))
+  check('DRAIN_DELAY_MS', () => {
+    if (Number(textOf('DRAIN_DELAY_MS')) >= Number(textOf('SHUTDOWN_TIMEOUT_MS'))) {
+      throw new Error('must be less than SHUTDOWN_TIMEOUT_MS')
+    }
+  })
 
   check('CORS_ORIGINS', () => given.CORS_ORIGINS?.split(',').forEach(checkExactOrigin))
   check('TRUST_PROXY', () => given.TRUST_PROXY?.split(',').forEach(checkNetwork))
@@ -301,10 +321,9 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     'IDENFY_CA_FILE',
     () => given.IDENFY_CA_FILE && readCertificates(given.IDENFY_CA_FILE),
   )
-  const sessionPolicy = check(
-    'KYB_POLICY_FILE',
-    () => given.KYB_POLICY_FILE && readPolicy(given.KYB_POLICY_FILE),
-  )
+  const readPolicy = () =>
+    given.KYB_POLICY_FILE === undefined ? undefined : readPolicyFile(given.KYB_POLICY_FILE)
+  check('KYB_POLICY_FILE', readPolicy)
 
   if (environment.NODE_TLS_REJECT_UNAUTHORIZED === '0') {
     addFault(
@@ -317,7 +336,7 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   }
 
   if (faults.size > 0) throw new ConfigError([...faults].map(([name, fault]) => `${name} ${fault}`))
-  const config = { ...values, AUTH_JWKS_URL: jwksUrl, idenfyCa, sessionPolicy }
+  const config = { ...values, AUTH_JWKS_URL: jwksUrl, idenfyCa }
   for (const name of secretNames) Object.defineProperty(config, name, { enumerable: false })
   const readSecret = (name: EnvironmentVariable): string => {
     const value = readVariable(name, environment)
@@ -325,7 +344,10 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     if (!Value.Check(schema, value)) throw new Error(`${name} must be ${schema.expected}`)
     return value as string
   }
-  return Object.defineProperty(config, 'readSecret', { value: readSecret }) as Config
+  return Object.defineProperties(config, {
+    readSecret: { value: readSecret },
+    readPolicy: { value: readPolicy },
+  }) as Config
 }
 
 function readVariable(name: EnvironmentVariable, environment: NodeJS.ProcessEnv): string | undefined {
@@ -436,7 +458,7 @@ function readCertificates(path: string): string {
   return pem
 }
 
-function readPolicy(path: string): SessionPolicyDocument {
+function readPolicyFile(path: string): SessionPolicyDocument {
   const text = readText(path, maxFileBytes)
   let document: unknown
   try {

@@ -11,6 +11,7 @@ try {
 
   closeWithGrace({ delay: config.SHUTDOWN_TIMEOUT_MS, logger }, async ({ err, signal }) => {
     logger[err ? 'fatal' : 'info']({ err, signal }, 'shutting down')
+    await app.drain(config.DRAIN_DELAY_MS)
     await app.close()
     await management.close()
   })

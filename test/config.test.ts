@@ -69,10 +69,10 @@ t.test('defaults', async (t) => {
       RATE_LIMIT_USER_PER_MINUTE: 10,
       RATE_LIMIT_COMPANY_PER_MINUTE: 60,
       RATE_LIMIT_IP_PER_MINUTE: 300,
+      DRAIN_DELAY_MS: 0,
       SHUTDOWN_TIMEOUT_MS: 25_000,
       ALLOW_INSECURE_URLS: false,
       idenfyCa: undefined,
-      sessionPolicy: undefined,
     },
   )
 })
@@ -136,10 +136,11 @@ t.test('an empty value is a fault, of every variable', async (t) => {
 t.test('numbers keep to their range', async (t) => {
   t.ok(integers.length > 5)
   for (const [name, { minimum, maximum = minimum }] of integers) {
-    for (const value of [minimum, maximum]) t.strictSame(faultsOf({ [name]: String(value) }), [], name)
+    for (const value of [minimum, maximum])
+      t.strictSame(faultsOf({ SHUTDOWN_TIMEOUT_MS: '600000', [name]: String(value) }), [], name)
     const outside = [minimum - 1, ...(maximum > minimum ? [maximum + 1] : [])]
     for (const value of [...outside, 'canary', '100.5', '100ms', '1,000', 'NaN']) {
-      const faults = faultsOf({ [name]: String(value) })
+      const faults = faultsOf({ SHUTDOWN_TIMEOUT_MS: '600000', [name]: String(value) })
       t.match(faults, [new RegExp(`^${name} must be `)], `${name}=${value}`)
       t.notMatch(faults.join(), 'canary')
     }
@@ -263,6 +264,7 @@ t.test('API7-2, API8-2 one variable at a time', async (t) => {
     ['CORS_ORIGINS', { CORS_ORIGINS: 'null' }],
     ['CORS_ORIGINS', { CORS_ORIGINS: 'https://[' }],
     ['NODE_TLS_REJECT_UNAUTHORIZED', { NODE_TLS_REJECT_UNAUTHORIZED: '0' }],
+    ['DRAIN_DELAY_MS', { DRAIN_DELAY_MS: '5000', SHUTDOWN_TIMEOUT_MS: '5000' }],
     ['NODE_OPTIONS', { NODE_OPTIONS: '--insecure-http-parser' }],
     ['TRUST_PROXY', { TRUST_PROXY: '1' }],
     ['TRUST_PROXY', { TRUST_PROXY: 'true' }],
@@ -352,7 +354,7 @@ t.test('other files', async (t) => {
     KYB_POLICY_FILE: `${dir}/policy.json`,
   })
   t.equal(config.idenfyCa, cert)
-  t.strictSame(config.sessionPolicy, { session: { lifetime: 60 } })
+  t.strictSame(config.readPolicy(), { session: { lifetime: 60 } })
   t.strictSame(faultsOf({ IDENFY_CA_FILE: `${dir}/not.pem`, KYB_POLICY_FILE: `${dir}/broken.json` }), [
     'IDENFY_CA_FILE holds no certificate in PEM form',
     'KYB_POLICY_FILE is not JSON',

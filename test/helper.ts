@@ -115,6 +115,8 @@ export async function startPeers(
     setFault: async (fault: object) => {
       await request(`${idenfyUrl}/_sandbox/faults`, { method: 'PUT', ...jsonBody(fault) })
     },
+    /** All that reached the simulator, without credentials. */
+    received: async (): Promise<unknown> => (await request(`${idenfyUrl}/_sandbox/requests`)).body.json(),
     /** The bodies of the POSTs that reached the simulator. */
     arrived: async (): Promise<Record<string, unknown>[]> => {
       const { body } = await request(`${idenfyUrl}/_sandbox/requests`)

@@ -34,7 +34,7 @@ t.test('the built server does its job and leaves cleanly', async (t) => {
     lines
       .filter(({ msg }) => msg !== undefined && !/^Server listening/.test(msg))
       .map(({ msg, outcome }) => outcome ?? msg),
-    ['started', 'success', 'unauthenticated', 'shutting down'],
+    ['started', 'audit', 'success', 'unauthenticated', 'shutting down'],
   )
   t.match(
     lines.find(({ msg }) => msg === 'started'),

@@ -1,32 +1,69 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Socket } from 'node:net'
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import type { Problem } from '../problems.js'
+import { createFloodGate } from '../services/flood-gate.js'
+import { sendProblem, sendRawProblem } from './problem-details.js'
 
-/** One line per request, made of named values only: no URL, no header, no body. */
-export const accessLog = fp(
-  async (app) => {
-    app.addHook('onResponse', async (request, reply) => logAccess(request, reply))
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Writes the line of a request, and counts it. */
+    logAccess(request: FastifyRequest, reply: FastifyReply): void
+  }
+}
+
+/** One line per request, made of named values only: no URL, no header, no body. Equal failures in a flood lose detail. */
+export const accessLog = fp<{ monotonicNow: () => number }>(
+  async (app, { monotonicNow }) => {
+    const { requests, requestSeconds } = app.metrics
+    const gate = createFloodGate({ monotonicNow })
+
+    app.decorate('logAccess', (request, reply) => {
+      const { problem } = request
+      const outcome = problem?.code ?? 'success'
+      const durationMs = Math.round(reply.elapsedTime * 10) / 10
+      requests.inc({ outcome })
+      requestSeconds.observe(durationMs / 1000)
+      const line = {
+        ...describeRequest(request),
+        status: reply.statusCode,
+        durationMs,
+        outcome,
+        providerOutcome: problem?.options.outcome,
+        ...problem?.options.diagnosis,
+      }
+      const level = levelOf(outcome)
+      if (!problem || level === 'info') return request.log.info(line, 'request')
+      const { isOpen, held } = gate.pass(`${outcome} ${Object.values(problem.options.diagnosis ?? {})}`)
+      if (!isOpen) return request.log.info(line, 'request')
+      request.log[level](
+        { ...line, err: problem, ...(held > 0 && { equalLinesWithoutDetail: held }) },
+        'request',
+      )
+    })
+    app.addHook('onResponse', async (request, reply) => app.logAccess(request, reply))
     // Of a caller who hangs up there is no response. What was begun for him goes on.
     app.addHook('onRequestAbort', async (request) => {
+      requests.inc({ outcome: 'client-closed' })
       request.log.info({ ...describeRequest(request), outcome: 'client-closed' }, 'request')
     })
   },
-  { name: 'access-log', fastify: '5.x', dependencies: ['problem-details'] },
+  { name: 'access-log', fastify: '5.x', dependencies: ['problem-details', 'metrics'] },
 )
 
-/** For requests that no hook sees. */
-export function logAccess(request: FastifyRequest, reply: FastifyReply): void {
-  const { problem } = request
-  const line = {
-    ...describeRequest(request),
-    status: reply.statusCode,
-    durationMs: Math.round(reply.elapsedTime * 10) / 10,
-    outcome: problem?.code ?? 'success',
-    providerOutcome: problem?.options.outcome,
-    ...problem?.options.diagnosis,
-    // Below 500 the code and the diagnosis say it all.
-    ...(problem && problem.status >= 500 && { err: problem }),
-  }
-  request.log[levelOf(problem?.code)](line, 'request')
+/** For Fastify's `frameworkErrors`, which pass no hook. */
+export function onFrameworkError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  sendProblem(error, request, reply)
+  request.server.logAccess(request, reply)
+}
+
+/** For Fastify's `clientErrorHandler`: there is no request, only a socket. */
+export function onClientError(this: FastifyInstance, error: NodeJS.ErrnoException, socket: Socket): void {
+  const refusal = sendRawProblem(error, socket)
+  if (!refusal) return
+  const { problem, requestId } = refusal
+  this.metrics.requests.inc({ outcome: problem.code })
+  this.log.info({ requestId, status: problem.status, outcome: problem.code }, 'request')
 }
 
 function describeRequest({ method, routeOptions, caller }: FastifyRequest) {
@@ -34,8 +71,8 @@ function describeRequest({ method, routeOptions, caller }: FastifyRequest) {
 }
 
 /** `error` is for what somebody has to mend here, `warn` for what passes by itself. */
-function levelOf(code: string | undefined): 'info' | 'warn' | 'error' {
-  switch (code) {
+function levelOf(outcome: Problem['code'] | 'success'): 'info' | 'warn' | 'error' {
+  switch (outcome) {
     case 'internal-error':
     case 'provider-rejected':
     case 'provider-bad-response':

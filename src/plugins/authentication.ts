@@ -54,6 +54,12 @@ export const authentication = fp<AuthenticationOptions>(
       requiredScope: config.AUTH_REQUIRED_SCOPE,
     })
 
+    app.metrics.observe(
+      'signing_keys_age_seconds',
+      'Since the keys in use were fetched; NaN without any',
+      () => Number(signingKeys.ageSeconds()),
+    )
+
     app.decorateRequest('caller', null)
     app.decorate('hasSigningKeys', () => signingKeys.isReady())
     app.decorate('authenticate', async (request: FastifyRequest) => {

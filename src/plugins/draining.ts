@@ -1,23 +1,35 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 import { Problem } from '../problems.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** True from the moment the server begins to close. */
+    /** From now on nobody new should come; resolves when those who balance the load have had time to see that. */
+    drain(delayMs: number): Promise<void>
+    /** True from the moment the server drains or closes. */
     isDraining(): boolean
   }
 }
 
-/** While the server closes: what is in flight ends with its connection, what comes too late is sent elsewhere. */
+/**
+ * On the way out: requests are taken until the server closes, but every answer ends its connection. What is in flight
+ * then is finished, what comes too late is sent elsewhere.
+ */
 export const draining = fp(
   async (app) => {
     let isDraining = false
+    let isClosing = false
     app.decorate('isDraining', () => isDraining)
+    app.decorate('drain', async (delayMs: number) => {
+      isDraining = true
+      await delay(delayMs)
+    })
     app.addHook('preClose', async () => {
       isDraining = true
+      isClosing = true
     })
     app.addHook('onRequest', async () => {
-      if (isDraining) throw new Problem('draining')
+      if (isClosing) throw new Problem('draining')
     })
     app.addHook('onSend', async (_request, reply) => {
       // Kept-alive connections would hold up close() until they time out.

@@ -1,5 +1,6 @@
 import fp from 'fastify-plugin'
-import { Counter, Gauge, Registry } from 'prom-client'
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { type Config, version } from '../config.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -7,32 +8,63 @@ declare module 'fastify' {
   }
 }
 
+/** Every label takes its values from a closed list, none from a request: see docs/operations.md. */
 export interface Metrics {
   readonly registry: Registry
-  /** By reason, out of a closed list. */
+  /** By `success`, `client-closed` or problem code. */
+  readonly requests: Counter<'outcome'>
+  readonly requestSeconds: Histogram
   readonly failedAuthentications: Counter<'reason'>
-  /** By reason, out of a closed list. */
   readonly failedKeyFetches: Counter<'reason'>
   /** By `success` or problem code. */
   readonly idenfyRequests: Counter<'outcome'>
-  /** By reason, and whether the budget let it through. */
+  readonly idenfySeconds: Histogram
   readonly idenfyRetries: Counter<'reason' | 'granted'>
   readonly idenfyDrifts: Counter
-  /** By origin: `minted`, `shared`, `replayed`, `idempotent`. */
   readonly kybTokens: Counter<'origin'>
+  readonly reloads: Counter<'what' | 'outcome'>
   /** Adds a gauge whose value is read when it is asked for. */
   observe(name: string, help: string, read: () => number): void
 }
 
-/** Counters of this application, for the management listener. No label takes a value from a request. */
-export const metrics = fp(
-  async (app) => {
+/** Up to the default deadline of a call to iDenfy. */
+const secondsBuckets = [0.01, 0.1, 0.5, 2, 8]
+
+/** Of the default metrics those that somebody acts on; the others are many. */
+const nodeMetrics = new Set([
+  'process_cpu_user_seconds_total',
+  'process_cpu_system_seconds_total',
+  'process_start_time_seconds',
+  'process_resident_memory_bytes',
+  'process_open_fds',
+  'process_max_fds',
+  'nodejs_eventloop_lag_seconds',
+  'nodejs_eventloop_lag_p99_seconds',
+  'nodejs_heap_size_total_bytes',
+  'nodejs_heap_size_used_bytes',
+])
+
+/** What this application counts, for the management listener. */
+export const metrics = fp<{ config: Config }>(
+  async (app, { config }) => {
     const registry = new Registry()
+    const registers = [registry]
+    collectDefaultMetrics({ register: registry })
+    for (const { name } of registry.getMetricsAsArray()) {
+      if (!nodeMetrics.has(name)) registry.removeSingleMetric(name)
+    }
     const counter = <L extends string = never>(name: string, help: string, ...labelNames: L[]) =>
-      new Counter<L>({ name, help, labelNames, registers: [registry] })
+      new Counter<L>({ name, help, labelNames, registers })
+    const histogram = (name: string, help: string) =>
+      new Histogram({ name, help, buckets: secondsBuckets, registers })
 
     app.decorate('metrics', {
       registry,
+      requests: counter('requests_total', 'Answered requests, by outcome', 'outcome'),
+      requestSeconds: histogram(
+        'request_duration_seconds',
+        'From the first byte of a request to the last of its answer',
+      ),
       failedAuthentications: counter(
         'authentication_failures_total',
         'Requests whose authentication failed, by reason',
@@ -44,6 +76,10 @@ export const metrics = fp(
         'reason',
       ),
       idenfyRequests: counter('idenfy_requests_total', 'POSTs to iDenfy, by outcome', 'outcome'),
+      idenfySeconds: histogram(
+        'idenfy_request_duration_seconds',
+        'POSTs to iDenfy, from the first byte to the last',
+      ),
       idenfyRetries: counter(
         'idenfy_retries_total',
         'Repetitions of a POST to iDenfy, by reason, and those that the budget held back',
@@ -59,17 +95,29 @@ export const metrics = fp(
         'Tokens handed out: minted for the request, shared with one in flight, replayed, or stored under its key',
         'origin',
       ),
+      reloads: counter(
+        'reloads_total',
+        'Files that changed: taken, or not usable and the old value kept',
+        'what',
+        'outcome',
+      ),
       observe(name, help, read) {
         new Gauge({
           name,
           help,
-          registers: [registry],
+          registers,
           collect() {
             this.set(read())
           },
         })
       },
     })
+    new Gauge({
+      name: 'build_info',
+      help: 'What runs here',
+      labelNames: ['version', 'node', 'idenfy_environment'],
+      registers,
+    }).set({ version: version, node: process.version, idenfy_environment: config.IDENFY_ENVIRONMENT }, 1)
   },
   { name: 'metrics', fastify: '5.x' },
 )

@@ -1,10 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { type FieldFault, Problem, type ProblemCode } from '../problems.js'
-import { logAccess } from './access-log.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -31,17 +30,14 @@ export const problemDetails = fp(
   { name: 'problem-details', fastify: '5.x' },
 )
 
-/** For Fastify's `frameworkErrors`: requests whose URL the router cannot read, which pass no hook. */
-export function onFrameworkError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  sendProblem(error, request, reply)
-  logAccess(request, reply)
-}
-
-/** For Fastify's `clientErrorHandler`: what Node's HTTP parser refuses. There is no request, only a socket. */
-export function onClientError(this: FastifyInstance, error: NodeJS.ErrnoException, socket: Socket): void {
+/** What Node's HTTP parser refuses is answered on the bare socket; undefined when nobody is there to read it. */
+export function sendRawProblem(
+  error: NodeJS.ErrnoException,
+  socket: Socket,
+): { problem: Problem; requestId: string } | undefined {
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy()
-    return
+    return undefined
   }
   const problem = new Problem(parserProblems[String(error.code)] ?? 'malformed-request')
   const requestId = randomUUID()
@@ -53,7 +49,7 @@ export function onClientError(this: FastifyInstance, error: NodeJS.ErrnoExceptio
     connection: 'close',
   }).map(([name, value]) => `${name}: ${value}\r\n`)
   socket.end(`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\n${fields.join('')}\r\n${body}`)
-  this.log.info({ requestId, status: problem.status, outcome: problem.code }, 'request')
+  return { problem, requestId }
 }
 
 const contentType = 'application/problem+json; charset=utf-8'
@@ -63,7 +59,12 @@ const parserProblems: Record<string, ProblemCode> = {
   HPE_HEADER_OVERFLOW: 'header-too-large',
 }
 
-function sendProblem(error: FastifyError | Problem, request: FastifyRequest, reply: FastifyReply): void {
+/** Also for Fastify's `frameworkErrors`: requests whose URL the router cannot read, which pass no hook. */
+export function sendProblem(
+  error: FastifyError | Problem,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): void {
   const problem = toProblem(error)
   request.problem = problem
   reply

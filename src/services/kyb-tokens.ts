@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import type { Logger } from 'pino'
 import { Problem } from '../problems.js'
 import type { Caller } from './caller.js'
 import type { ClientIdentity, ClientIdentityMapper } from './client-identity.js'
@@ -12,7 +13,8 @@ const minReplayLifeMs = 30_000
 const maxIdempotencyMs = 60 * 60_000
 
 export interface KybTokensOptions {
-  readonly policy: SessionPolicy
+  /** The policy as it is now. */
+  readonly policy: () => SessionPolicy
   readonly identify: ClientIdentityMapper
   readonly idenfy: ReliableClient
   readonly flights: Flights<MintedToken>
@@ -50,6 +52,8 @@ export interface IssueRequest {
   /** What the caller wishes for, already valid by its schema. */
   readonly wishes: KybSession
   readonly requestId: string
+  /** The request's, so that its lines belong together. */
+  readonly log: Pick<Logger, 'info'>
   readonly idempotencyKey?: string | undefined
 }
 
@@ -70,7 +74,7 @@ export function createKybTokens(options: KybTokensOptions) {
 
   /** Equal requests share a POST and, for a while, its token. */
   function mint({ caller, wishes, requestId }: IssueRequest) {
-    const session = policy.sessionFor(caller.companyId, wishes)
+    const session = policy().sessionFor(caller.companyId, wishes)
     const identity = identify(caller, requestId)
     const key = keyOf('session', ...scope, caller.companyId, caller.userId, canonical(session))
     return flights.run(
@@ -117,8 +121,22 @@ export function createKybTokens(options: KybTokensOptions) {
       const { minted, origin } = await (idempotencyKey === undefined
         ? mintShared(request)
         : mintOnce(request, idempotencyKey))
-      onIssued(origin)
       const { identity, token } = minted
+      onIssued(origin)
+      // Three of iDenfy's webhooks name nothing but its own id of the company: this is the link.
+      request.log.info(
+        {
+          event: 'kyb-token-issued',
+          origin,
+          company: request.caller.companyId,
+          user: request.caller.userId,
+          ...identity,
+          idenfyCompanyId: token.companyId,
+          expiration: token.expiration,
+          tokenFingerprint: fingerprintOf(token.tokenString),
+        },
+        'audit',
+      )
       const redirectUrl = new URL(uiUrl)
       redirectUrl.searchParams.set('authToken', token.tokenString)
       return {
@@ -133,7 +151,7 @@ export function createKybTokens(options: KybTokensOptions) {
           companyId: token.companyId ?? null,
           ...identity,
           redirectUrl: redirectUrl.href,
-          ...policy.readableBy(request.caller.companyId, token),
+          ...policy().readableBy(request.caller.companyId, token),
         },
       }
     },
@@ -147,6 +165,11 @@ const originOf = { own: 'minted', joined: 'shared', stored: 'replayed' } as cons
 /** Hashed, because keys are shown by tools that should not show who asks for what. No list of parts reads like another. */
 function keyOf(...parts: readonly string[]): string {
   return `onboarding-bff:${createHash('sha256').update(JSON.stringify(parts)).digest('base64url')}`
+}
+
+/** Enough to find the same token again, and no way back to it. */
+function fingerprintOf(tokenString: string): string {
+  return createHash('sha256').update(tokenString).digest('hex').slice(0, 16)
 }
 
 /** The same text for the same members in any order. */

@@ -33,7 +33,8 @@ type Failure = { readonly code: ProblemCode } & Pick<ProblemOptions, 'outcome' |
 
 export interface RedisFlightsOptions {
   readonly shared: SharedRedis
-  readonly cipher: StateCipher
+  /** The cipher as it is now: keys are rotated. */
+  readonly cipher: () => StateCipher
   /** Longer than any work takes: when it is over, the owner counts as dead. */
   readonly leaseMs: number
 }
@@ -46,9 +47,9 @@ export function createRedisFlights<T>({ shared, cipher, leaseMs }: RedisFlightsO
   const evaluate = (script: string, key: string, ...args: (string | number)[]) =>
     shared.run(() => shared.client.eval(script, 1, key, ...args))
 
-  const seal = (key: string, ending: Ending<T>): string => cipher.seal(JSON.stringify(ending), key)
+  const seal = (key: string, ending: Ending<T>): string => cipher().seal(JSON.stringify(ending), key)
   const open = (key: string, sealed: string): Ending<T> | undefined => {
-    const text = cipher.open(sealed, key)
+    const text = cipher().open(sealed, key)
     return text === undefined ? undefined : JSON.parse(text)
   }
 

@@ -105,7 +105,12 @@ t.test('API2-3 a route outside of a guarded scope has no caller', async (t) => {
   const service = await build(t, {
     prepare: (app) => {
       app.post('/open', async (request) =>
-        app.kybTokens.issue({ caller: request.getDecorator('caller'), wishes: {}, requestId: request.id }),
+        app.kybTokens.issue({
+          caller: request.getDecorator('caller'),
+          wishes: {},
+          requestId: request.id,
+          log: request.log,
+        }),
       )
     },
   })

@@ -1,10 +1,6 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import Fastify, { type FastifyBaseLogger } from 'fastify'
 import t from 'tap'
-import { createLogger } from '../../src/logger.js'
-import { accessLog } from '../../src/plugins/access-log.js'
-import { problemDetails } from '../../src/plugins/problem-details.js'
 import { type Answer, build, matchProblem, openSocket, parseAnswers, send } from '../helper.js'
 
 const path = '/onboarding/kyb-token'
@@ -99,34 +95,35 @@ t.test('what the HTTP parser refuses', async (t) => {
 })
 
 t.test('LOG-03 a failure nobody foresaw is told to the operator alone', async (t) => {
-  const lines: string[] = []
-  const logger = createLogger('info', { write: (line) => lines.push(line) })
-  const app = Fastify({ loggerInstance: logger as FastifyBaseLogger })
-  await app.register(problemDetails)
-  await app.register(accessLog)
-  app.get('/bug', async () => {
-    JSON.parse('canary-secret is not JSON')
+  const service = await build(t, {
+    prepare: (app) => {
+      app.get('/bug', async () => {
+        JSON.parse('canary-secret is not JSON')
+      })
+      app.get('/coded', async () => {
+        throw Object.assign(new Error('canary-secret'), { statusCode: 400, code: 'ENOENT' })
+      })
+      app.post('/odd', { schema: { body: { type: 'integer', multipleOf: 2 } } }, async () => {})
+    },
   })
-  app.get('/coded', async () => {
-    throw Object.assign(new Error('canary-secret'), { statusCode: 400, code: 'ENOENT' })
-  })
-  app.post('/odd', { schema: { body: { type: 'integer', multipleOf: 2 } } }, async () => {})
-  t.teardown(() => app.close())
-  const url = await app.listen({ port: 0 })
 
   for (const path of ['/bug', '/coded']) {
-    const { status, json, text } = await send(url + path)
+    const { status, json, text } = await send(service.url + path)
     t.strictSame([status, json.code], [500, 'internal-error'])
     t.notMatch(text, /canary|stack|SyntaxError/)
   }
-  const odd = await send(`${url}/odd`, {
+  const odd = await send(`${service.url}/odd`, {
     method: 'POST',
     body: '1',
     headers: { 'content-type': 'application/json' },
   })
   t.strictSame(odd.json.errors, [{ pointer: '', code: 'invalid' }], 'nor a fault without a code of its own')
-  t.notMatch(lines.join(''), 'canary-secret', 'not even in the log: the message may quote anything')
-  t.match(JSON.parse(lines.findLast((line) => line.includes('/bug')) ?? ''), {
+  t.notMatch(
+    JSON.stringify(service.log()),
+    'canary-secret',
+    'not even in the log: the message may quote anything',
+  )
+  t.match(service.log('internal-error')[0], {
     level: 50,
     outcome: 'internal-error',
     err: { name: 'Problem', cause: { name: 'SyntaxError', stack: /^at JSON\.parse/ } },

@@ -57,6 +57,7 @@ export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
         caller: request.getDecorator<Caller>('caller'),
         wishes: request.body,
         requestId: request.id,
+        log: request.log,
         idempotencyKey: request.headers['idempotency-key']?.replaceAll('"', ''),
       })
       if (origin === 'idempotent') reply.header('idempotency-replayed', 'true')

@@ -1,4 +1,4 @@
-import { Problem, type ProblemCode, type ProblemOptions, type ProviderOutcome } from '../../problems.js'
+import { Problem, type ProblemCode, type ProviderOutcome } from '../../problems.js'
 
 /** Who has to act when iDenfy refuses for good: the developer, or whoever keeps the account. */
 type RejectionClass = 'request' | 'credentials' | 'funds' | 'contract'
@@ -34,14 +34,8 @@ const maxRetryAfterSeconds = 300
  *
  * @param body the answer's body as parsed, undefined when it was not JSON
  * @param retryAfter the `Retry-After` field; only its form in seconds is understood
- * @param haveNewCredentials asked when the credentials were refused
  */
-export function classifyErrorAnswer(
-  status: number,
-  body: unknown,
-  retryAfter?: string,
-  haveNewCredentials: () => boolean = () => false,
-): Problem {
+export function classifyErrorAnswer(status: number, body: unknown, retryAfter?: string): Problem {
   const { identifier, message } = (body ?? {}) as { identifier?: unknown; message?: unknown }
   const known = typeof identifier === 'string' && knownIdentifiers.has(identifier) ? identifier : undefined
   const { code, outcome, class: rejectionClass } = verdictOn(status, known, message)
@@ -50,16 +44,11 @@ export function classifyErrorAnswer(
   const wait =
     isTemporary && seconds !== undefined ? Math.min(Math.max(seconds, 1), maxRetryAfterSeconds) : undefined
   const phase = outcome === 'unknown' ? 'after-sending' : 'refused'
-  let safeToRepeat: ProblemOptions['safeToRepeat']
-  if (code === 'provider-rate-limited' && wait !== undefined) {
-    safeToRepeat = { reason: 'rate-limited', afterMs: wait * 1000 }
-  } else if (rejectionClass === 'credentials' && haveNewCredentials()) {
-    safeToRepeat = { reason: 'new-credentials', afterMs: 0 }
-  }
+  const isRepeatable = code === 'provider-rate-limited' && wait !== undefined
   return new Problem(code, {
     ...(outcome && { outcome }),
     ...(wait !== undefined && { retryAfterSeconds: wait }),
-    ...(safeToRepeat && { safeToRepeat }),
+    ...(isRepeatable && { safeToRepeat: { reason: 'rate-limited', afterMs: wait * 1000 } }),
     diagnosis: { phase, upstreamStatus: status, identifier: known, class: rejectionClass },
   })
 }

@@ -3,8 +3,8 @@ import { TypeCompiler } from '@sinclair/typebox/compiler'
 import type { Dispatcher } from 'undici'
 import { Problem } from '../../problems.js'
 import { DeadlineExceeded, withDeadline } from '../deadline.js'
+import type { Reloading } from '../reloading.js'
 import { classifyErrorAnswer } from './classify.js'
-import type { CredentialSource } from './credentials.js'
 import { KybFormToken, type KybFormTokenRequest } from './schemas.js'
 
 const tokenCheck = TypeCompiler.Compile(KybFormToken)
@@ -35,7 +35,8 @@ export interface IdenfyClientOptions {
   readonly dispatcher: Dispatcher
   /** iDenfy's origin. */
   readonly origin: string
-  readonly credentials: CredentialSource
+  /** The `Authorization` field, which may change. */
+  readonly authorization: Reloading<string>
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number
   /** A token came with this status in place of 201. */
@@ -49,7 +50,8 @@ interface Answer {
 }
 
 /** iDenfy's KYB API, one POST per call and never a second. */
-export function createIdenfyClient({ dispatcher, origin, credentials, now, onDrift }: IdenfyClientOptions) {
+export function createIdenfyClient(options: IdenfyClientOptions) {
+  const { dispatcher, origin, authorization, now, onDrift } = options
   const staticHeaders = {
     'content-type': 'application/json',
     accept: 'application/json',
@@ -59,11 +61,11 @@ export function createIdenfyClient({ dispatcher, origin, credentials, now, onDri
   async function post(
     path: string,
     payload: unknown,
-    authorization: string,
+    credentials: string,
     timeoutMs: number,
   ): Promise<Answer> {
     const body = Buffer.from(JSON.stringify(payload))
-    const headers = { ...staticHeaders, authorization }
+    const headers = { ...staticHeaders, authorization: credentials }
     try {
       return await withDeadline(timeoutMs, async (signal) => {
         const answer = await dispatcher.request({ origin, method: 'POST', path, headers, body, signal })
@@ -74,6 +76,12 @@ export function createIdenfyClient({ dispatcher, origin, credentials, now, onDri
     }
   }
 
+  /** Whether other credentials are at hand than those that were refused. */
+  async function areReplaced(credentials: string): Promise<boolean> {
+    if (authorization.value() === credentials) await authorization.checkNow()
+    return authorization.value() !== credentials
+  }
+
   return {
     /**
      * Creates a KYB token. The answer is the one iDenfy gave to this very request, still valid.
@@ -82,10 +90,12 @@ export function createIdenfyClient({ dispatcher, origin, credentials, now, onDri
      * @throws Problem `provider-*` or `kyb-session-conflict`
      */
     async createKybToken(request: KybFormTokenRequest, timeoutMs: number): Promise<KybFormToken> {
-      const authorization = credentials.authorization()
-      const answer = await post('/kyb/tokens/', request, authorization, timeoutMs)
+      const credentials = authorization.value()
+      const answer = await post('/kyb/tokens/', request, credentials, timeoutMs)
       if (answer.status < 200 || answer.status > 299) {
-        throw refusal(answer, () => credentials.haveChangedSince(authorization))
+        const problem = refusal(answer)
+        const haveNew = problem.options.diagnosis?.class === 'credentials' && (await areReplaced(credentials))
+        throw haveNew ? repeatable(problem) : problem
       }
       const token = readToken(answer)
       if (!(Date.parse(token.expiration) > now())) throw badAnswer(answer, 'expired')
@@ -101,6 +111,11 @@ export function createIdenfyClient({ dispatcher, origin, credentials, now, onDri
 }
 
 export type IdenfyClient = ReturnType<typeof createIdenfyClient>
+
+/** HTTP Basic (RFC 7617). */
+export function basicAuthorization({ apiKey, apiSecret }: { apiKey: string; apiSecret: string }): string {
+  return `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')}`
+}
 
 function transportProblem(cause: Error & { code?: string }, sent: boolean): Problem {
   const code = cause.code ?? ''
@@ -125,15 +140,14 @@ function transportProblem(cause: Error & { code?: string }, sent: boolean): Prob
   )
 }
 
-function refusal(answer: Answer, haveNewCredentials: () => boolean): Problem {
+function refusal(answer: Answer): Problem {
   if (answer.status < 400) return badAnswer(answer, 'redirect')
   const retryAfter = answer.headers['retry-after']
-  return classifyErrorAnswer(
-    answer.status,
-    parseJson(answer.text),
-    retryAfter?.toString(),
-    haveNewCredentials,
-  )
+  return classifyErrorAnswer(answer.status, parseJson(answer.text), retryAfter?.toString())
+}
+
+function repeatable({ code, options }: Problem): Problem {
+  return new Problem(code, { ...options, safeToRepeat: { reason: 'new-credentials', afterMs: 0 } })
 }
 
 function readToken(answer: Answer): KybFormToken {

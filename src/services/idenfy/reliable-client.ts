@@ -29,7 +29,7 @@ export interface ReliableClientOptions {
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
   /** An attempt that was made, with how it ended. */
-  readonly onAttempt: (outcome: string) => void
+  readonly onAttempt: (outcome: string, durationMs: number) => void
   /** A repetition, or one that the budget held back. */
   readonly onRetry: (reason: string, granted: boolean) => void
   readonly logger: Pick<Logger, 'warn'>
@@ -47,13 +47,14 @@ export function createReliableClient(options: ReliableClientOptions) {
     breaker.check()
     return bulkhead.run(() =>
       breaker.run(async () => {
+        const begin = monotonicNow()
         try {
-          const token = await client.createKybToken(request, Math.max(deadline - monotonicNow(), 1))
-          onAttempt('success')
+          const token = await client.createKybToken(request, Math.max(deadline - begin, 1))
+          onAttempt('success', monotonicNow() - begin)
           budget.succeed()
           return token
         } catch (error) {
-          onAttempt((error as Problem).code)
+          onAttempt((error as Problem).code, monotonicNow() - begin)
           throw error
         }
       }),

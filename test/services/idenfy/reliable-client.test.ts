@@ -192,8 +192,9 @@ t.test('UP-41, LIFE-26 credentials that were replaced on disk are tried once', a
   }
   t.equal(idenfy.arrivals.length, 8, 'what cannot be a secret is not tried')
   t.match(
-    log().filter(({ msg }) => /new iDenfy credentials/.test(String(msg))),
-    [{ level: 50 }, { level: 50 }, { level: 50 }],
+    log().filter(({ what, fault }) => what === 'credentials' && fault !== undefined),
+    [{ level: 50, fault: /^IDENFY_API_SECRET must be / }],
+    'which is said once',
   )
   accepted = 'canary-api-secret-new'
   t.equal((await mint()).status, 201, 'the old ones stay')

@@ -1,0 +1,87 @@
+import fp from 'fastify-plugin'
+import type { Config } from '../config.js'
+import { createBulkhead } from '../services/bulkhead.js'
+import { createCircuitBreaker } from '../services/circuit-breaker.js'
+import { basicAuthorization, createIdenfyClient } from '../services/idenfy/client.js'
+import { createConnections } from '../services/idenfy/connections.js'
+import { createReliableClient, isOutage, type ReliableClient } from '../services/idenfy/reliable-client.js'
+import { createRetryBudget } from '../services/retry-budget.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    idenfy: ReliableClient
+  }
+}
+
+export interface IdenfyOptions {
+  readonly config: Config
+  readonly now: () => number
+  readonly monotonicNow: () => number
+}
+
+const maxQueueWaitMs = 500
+
+/** iDenfy's API: owns the connections. */
+export const idenfy = fp<IdenfyOptions>(
+  async (app, { config, now, monotonicNow }) => {
+    const { metrics, log } = app
+    const dispatcher = createConnections({
+      origin: config.IDENFY_BASE_URL,
+      maxConnections: config.IDENFY_MAX_IN_FLIGHT,
+      connectTimeoutMs: config.IDENFY_CONNECT_TIMEOUT_MS,
+      phaseTimeoutMs: config.IDENFY_TIMEOUT_MS,
+      extraCa: config.idenfyCa,
+      proxyUrl: config.IDENFY_PROXY_URL,
+    })
+    app.addHook('onClose', async () => dispatcher.close())
+
+    const authorization = app.reload(
+      'credentials',
+      () => ({
+        apiKey: config.readSecret('IDENFY_API_KEY'),
+        apiSecret: config.readSecret('IDENFY_API_SECRET'),
+      }),
+      basicAuthorization,
+    )
+    const bulkhead = createBulkhead({ maxInFlight: config.IDENFY_MAX_IN_FLIGHT, maxWaitMs: maxQueueWaitMs })
+    const breaker = createCircuitBreaker({ isOutage, monotonicNow })
+    metrics.observe(
+      'idenfy_credentials_generation',
+      'Pairs of key and secret used so far',
+      authorization.generation,
+    )
+    metrics.observe('idenfy_in_flight', 'POSTs to iDenfy in flight', bulkhead.inFlight)
+    metrics.observe('idenfy_waiting', 'Requests that wait for a POST to iDenfy', bulkhead.waiting)
+    metrics.observe('idenfy_circuit_open', 'Whether the circuit breaker keeps requests from iDenfy', () =>
+      Number(breaker.isOpen()),
+    )
+
+    app.decorate(
+      'idenfy',
+      createReliableClient({
+        client: createIdenfyClient({
+          dispatcher,
+          origin: config.IDENFY_BASE_URL,
+          authorization,
+          now,
+          onDrift: (upstreamStatus) => {
+            metrics.idenfyDrifts.inc()
+            log.warn({ event: 'idenfy-contract-drift', upstreamStatus }, 'a token came with another status')
+          },
+        }),
+        breaker,
+        bulkhead,
+        budget: createRetryBudget(),
+        timeoutMs: config.IDENFY_TIMEOUT_MS,
+        monotonicNow,
+        onAttempt: (outcome, durationMs) => {
+          metrics.idenfyRequests.inc({ outcome })
+          metrics.idenfySeconds.observe(durationMs / 1000)
+        },
+        onRetry: (reason, granted) => metrics.idenfyRetries.inc({ reason, granted: String(granted) }),
+        logger: log,
+      }),
+    )
+  },
+  { name: 'idenfy', fastify: '5.x', dependencies: ['metrics', 'reloads'] },
+)

@@ -1,0 +1,47 @@
+import fp from 'fastify-plugin'
+import { createReloading, type Reloading } from '../services/reloading.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** A value of the configuration that follows its file, with `make` applied; `what` names it for metrics and log. */
+    reload<Source, Value>(
+      what: 'credentials' | 'identity-key' | 'policy' | 'state-key',
+      read: () => Source,
+      make: (source: Source) => Value,
+    ): Reloading<Value>
+  }
+}
+
+const everyMs = 1_000
+
+/** Secrets and policy change without a restart. */
+export const reloads = fp(
+  async (app) => {
+    const all: { check(): void }[] = []
+    app.decorate('reload', (what, read, make) => {
+      const reloading = createReloading({
+        read,
+        make,
+        onChange: () => {
+          app.metrics.reloads.inc({ what, outcome: 'taken' })
+          app.log.info({ what }, 'reloaded')
+        },
+        onFault: ({ message: fault }) => {
+          app.metrics.reloads.inc({ what, outcome: 'refused' })
+          app.log.error({ what, fault }, 'a new value cannot be used, the old one stays')
+        },
+      })
+      all.push(reloading)
+      return reloading
+    })
+
+    let timer: NodeJS.Timeout | undefined
+    app.addHook('onReady', async () => {
+      timer = setInterval(() => {
+        for (const reloading of all) reloading.check()
+      }, everyMs).unref()
+    })
+    app.addHook('onClose', async () => clearInterval(timer))
+  },
+  { name: 'reloads', fastify: '5.x', dependencies: ['metrics'] },
+)
