@@ -136,7 +136,10 @@ t.test('the pod is given no variable that the service does not know', async (t) 
 t.test('the manifest holds placeholders, no secrets', async (t) => {
   for (const [name, value] of Object.entries(find<Secret>('Secret').stringData ?? {})) {
     const decoded = Buffer.from(value, 'base64').toString()
-    t.ok([value, decoded].some((text) => text.includes('replace-me')), name)
+    t.ok(
+      [value, decoded].some((text) => text.includes('replace-me')),
+      name,
+    )
   }
   t.notOk(find<Secret>('Secret').data)
   t.match(container.image, /^registry\.example\.com\//)
