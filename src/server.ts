@@ -1,7 +1,10 @@
-import closeWithGrace from 'close-with-grace'
-import { buildApp, buildManagementApp } from './app.js'
-import { loadConfig } from './config.js'
-import { createLogger } from './logger.js'
+// Process 1 of a container loses a signal that it has no handler for, and loading the rest takes a while.
+const stop = () => process.exit(0)
+process.once('SIGTERM', stop).once('SIGINT', stop)
+const { default: closeWithGrace } = await import('close-with-grace')
+const { buildApp, buildManagementApp } = await import('./app.js')
+const { loadConfig } = await import('./config.js')
+const { createLogger } = await import('./logger.js')
 
 try {
   const config = loadConfig()
@@ -15,6 +18,7 @@ try {
     await app.close()
     await management.close()
   })
+  process.off('SIGTERM', stop).off('SIGINT', stop)
 
   await app.listen({ host: config.HOST, port: config.PORT })
   await management.listen({ host: config.MANAGEMENT_HOST, port: config.MANAGEMENT_PORT })

@@ -1,13 +1,14 @@
 import { createServer } from 'node:net'
 import t, { type Test } from 'tap'
-import { addressesOf, listen, matchProblem, send, spawnNode, startPeers } from './helper.js'
+import { startFaultServer } from './fault-server.js'
+import { addressesOf, listen, matchProblem, send, spawnNode, startPeers, until } from './helper.js'
 
 const entry = 'dist/server.js'
 const anyPort = { PORT: '0', MANAGEMENT_PORT: '0' }
 
-async function start(t: Test, args: string[] = [entry]) {
+async function start(t: Test, args: string[] = [entry], env: Record<string, string> = {}) {
   const peers = await startPeers(t)
-  const server = spawnNode(t, args, { ...peers.environment, ...anyPort }, peers.secrets)
+  const server = spawnNode(t, args, { ...peers.environment, ...anyPort, ...env }, peers.secrets)
   return { ...peers, ...server, ...(await addressesOf(server)) }
 }
 
@@ -53,6 +54,50 @@ t.test('SIGTERM waits for what is in flight', async (t) => {
   server.child.kill('SIGTERM')
   t.equal((await minted).status, 201)
   t.equal(await server.exited, 0)
+})
+
+t.test(
+  'LIFE-42 SIGTERM: not ready at once, requests are still taken for a while, then it ends',
+  async (t) => {
+    const server = await start(t, [entry], { DRAIN_DELAY_MS: '700' })
+    const headers = { authorization: `Bearer ${await server.token()}` }
+    const mint = () => send(`${server.url}/onboarding/kyb-token`, { method: 'POST', headers })
+    t.equal((await mint()).headers.connection, 'keep-alive')
+    server.child.kill('SIGTERM')
+    await until(async () => (await send(`${server.managementUrl}/readyz`)).status === 503)
+    const { status, headers: fields } = await mint()
+    t.strictSame([status, fields.connection], [201, 'close'])
+    t.equal(await server.exited, 0)
+  },
+)
+
+t.test('LIFE-46 what does not end in time is ended', async (t) => {
+  const idenfy = await startFaultServer(t, () => {})
+  const env = { IDENFY_BASE_URL: idenfy.url, IDENFY_TIMEOUT_MS: '60000', SHUTDOWN_TIMEOUT_MS: '500' }
+  const server = await start(t, [entry], env)
+  const headers = { authorization: `Bearer ${await server.token()}` }
+  const cut = t.rejects(send(`${server.url}/onboarding/kyb-token`, { method: 'POST', headers }))
+  await until(() => idenfy.arrivals.length === 1)
+  server.child.kill('SIGTERM')
+  t.equal(await server.exited, 1)
+  await cut
+  t.match(server.output.stdout, /"level":50,.*killed by timeout/)
+})
+
+t.test('LIFE-47 a second signal ends it at once', async (t) => {
+  const server = await start(t, [entry], { DRAIN_DELAY_MS: '20000' })
+  server.child.kill('SIGTERM')
+  await server.waitFor(/shutting down/)
+  server.child.kill('SIGTERM')
+  t.equal(await server.exited, 1)
+})
+
+t.test('a signal while it is being loaded is not lost', async (t) => {
+  const trap = `data:text/javascript,const {once} = process; process.once = function (name, ...rest) {
+    once.call(this, name, ...rest); if (name === 'SIGINT') process.kill(process.pid, 'SIGTERM'); return this }`
+  const { exited, output } = spawnNode(t, ['--import', trap, entry], anyPort)
+  t.equal(await exited, 0)
+  t.strictSame(output, { stdout: '', stderr: '' })
 })
 
 t.test('an error that nobody caught ends the process, told without what it quotes', async (t) => {
