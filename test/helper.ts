@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { type AddressInfo, connect, type Server, type Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { request } from 'undici'
@@ -199,6 +199,15 @@ export async function listen(t: Test, server: Server, host = '127.0.0.1'): Promi
   await new Promise<void>((resolve) => server.listen(0, host, resolve))
   t.teardown(() => server.close())
   return (server.address() as AddressInfo).port
+}
+
+/** A port that was free a moment ago, for peers that cannot be given port 0. */
+export async function freePort(t: Test): Promise<number> {
+  const server = createServer()
+  const port = await listen(t, server)
+  server.close()
+  await once(server, 'close')
+  return port
 }
 
 /** The answers in what a connection has received; interim ones (1xx) are left out. */

@@ -1,8 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { createServer } from 'node:net'
 import type { Test } from 'tap'
-import { listen } from './helper.js'
+import { freePort } from './helper.js'
 
 const isInstalled = spawnSync('redis-server', ['--version']).status === 0
 
@@ -47,12 +46,4 @@ export async function startRedis(t: Test) {
     freeze: () => child.kill('SIGSTOP'),
     thaw: () => child.kill('SIGCONT'),
   }
-}
-
-async function freePort(t: Test): Promise<number> {
-  const server = createServer()
-  const port = await listen(t, server)
-  server.close()
-  await once(server, 'close')
-  return port
 }

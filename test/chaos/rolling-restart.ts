@@ -1,0 +1,107 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { setTimeout as delay } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { freePort, Secrets, send, spawnNode, startPeers } from '../helper.js'
+
+const rounds = Number(process.env.ROUNDS ?? 10)
+const requestsPerSecond = 50
+const drainDelayMs = 1_200
+
+/** HAProxy as deployed, which tells on stdout which replicas it takes for up. */
+async function startBalancer(t: Test, env: Record<string, string>) {
+  const child = spawn('haproxy', ['-db', '-f', 'deploy/haproxy.cfg'], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  t.teardown(() => {
+    child.kill('SIGKILL')
+  })
+  let output = ''
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    output += text
+  })
+  const says = async (pattern: RegExp, times: number) => {
+    while ((output.match(pattern)?.length ?? 0) < times) await once(child.stdout, 'data')
+  }
+  return {
+    /** Resolves when a replica has come up for the nth time. */
+    cameUp: (name: string, times: number) => says(new RegExp(`Server replicas/${name} is UP`, 'g'), times),
+  }
+}
+
+t.test(`LIFE-49 ${rounds} rolling restarts of two replicas behind HAProxy lose no request`, async (t) => {
+  const peers = await startPeers(t)
+  const places = await Promise.all(
+    ['replica-1', 'replica-2'].map(async (name) => ({
+      name,
+      port: await freePort(t),
+      managementPort: await freePort(t),
+    })),
+  )
+  const start = async ({ port, managementPort }: (typeof places)[number]) => {
+    const replica = spawnNode(
+      t,
+      ['dist/server.js'],
+      {
+        ...peers.environment,
+        PORT: String(port),
+        MANAGEMENT_PORT: String(managementPort),
+        DRAIN_DELAY_MS: String(drainDelayMs),
+        LOG_LEVEL: 'warn',
+      },
+      new Secrets(),
+    )
+    for (;;) {
+      const answer = await send(`http://127.0.0.1:${managementPort}/readyz`).catch(() => undefined)
+      if (answer?.status === 200) return replica
+      await delay(20)
+    }
+  }
+  const replicas = new Map<string, Awaited<ReturnType<typeof start>>>()
+  for (const place of places) replicas.set(place.name, await start(place))
+
+  const port = await freePort(t)
+  const balancer = await startBalancer(t, {
+    BIND: `127.0.0.1:${port}`,
+    ...Object.fromEntries(
+      places.flatMap((place, index) => [
+        [`REPLICA_${index + 1}`, `127.0.0.1:${place.port}`],
+        [`REPLICA_${index + 1}_MANAGEMENT_PORT`, String(place.managementPort)],
+      ]),
+    ),
+  })
+  const url = `http://127.0.0.1:${port}/onboarding/kyb-token`
+  while ((await send(url, { method: 'POST' }).catch(() => undefined))?.status !== 401) await delay(50)
+
+  await peers.setFault({ delayMs: 100 })
+  const iat = Math.floor(Date.now() / 1000)
+  const answers = new Map<string, number>()
+  let requests = 0
+  const mint = async () => {
+    requests += 1
+    const token = await peers.token({ sub: `u-${requests}`, iat, exp: iat + 3600 })
+    const answer = await send(url, { method: 'POST', headers: { authorization: `Bearer ${token}` } }).catch(
+      (error) => ({ status: String(error.code) }),
+    )
+    answers.set(String(answer.status), (answers.get(String(answer.status)) ?? 0) + 1)
+  }
+  const running: Promise<void>[] = []
+  const timer = setInterval(() => running.push(mint()), 1000 / requestsPerSecond)
+
+  for (let round = 1; round <= rounds; round++) {
+    for (const place of places) {
+      const replica = replicas.get(place.name)
+      replica?.child.kill('SIGTERM')
+      t.equal(await replica?.exited, 0, `round ${round}, ${place.name} ends with code 0`)
+      replicas.set(place.name, await start(place))
+      await balancer.cameUp(place.name, round)
+    }
+  }
+  clearInterval(timer)
+  await Promise.all(running)
+  t.comment(
+    `${rounds} rounds, ${requests} requests: ${[...answers].map((pair) => pair.join(' × ')).join(', ')}`,
+  )
+  t.strictSame([...answers], [['201', requests]])
+})
