@@ -49,7 +49,7 @@ export interface Limits {
   readonly eventLoopDelayMs: number
 }
 
-const defaultLimits: Limits = {
+export const defaultLimits: Limits = {
   bodyBytes: 4096,
   headerBytes: 16 * 1024,
   connections: 5000,
@@ -111,7 +111,8 @@ export async function buildManagementApp(app: FastifyInstance, { logger }: AppDe
   return management
 }
 
-function serverOptions(logger: Logger, limits: Limits): FastifyHttpOptions<Server> {
+/** How every server of this process parses, validates and bounds what comes in. */
+export function serverOptions(logger: Logger, limits: Limits): FastifyHttpOptions<Server> {
   return {
     loggerInstance: logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),

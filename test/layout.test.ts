@@ -25,6 +25,7 @@ function layerOf(path: string): string {
 const allowed: Record<string, RegExp> = {
   'server.ts': /^(app|config|logger)\.ts$/,
   'healthcheck.ts': /^config\.ts$/,
+  'explain.ts': /^((app|config|logger|problems)\.ts|plugins\/problem-details\.ts|services\/.*)$/,
   'app.ts': /^((plugins|routes)\/.*|config\.ts)$/,
   'config.ts': /^services\//,
   'logger.ts': /^problems\.ts$/,

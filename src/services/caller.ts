@@ -41,10 +41,15 @@ export function createCallerResolver({ userClaim, companyClaim, requiredScope }:
       throw invalidToken('user-claim')
     }
     const companyId = pickCompany(readCompany(claims), requestedCompanyId)
-    if (!idGrammar.test(userId)) throw notMappable('user-id')
-    if (!idGrammar.test(companyId)) throw notMappable('company-id')
-    return { userId, companyId }
+    return toCaller(userId, companyId)
   }
+}
+
+/** @throws Problem `identity-not-mappable` */
+export function toCaller(userId: string, companyId: string): Caller {
+  if (!idGrammar.test(userId)) throw notMappable('user-id')
+  if (!idGrammar.test(companyId)) throw notMappable('company-id')
+  return { userId, companyId }
 }
 
 export type CallerResolver = ReturnType<typeof createCallerResolver>

@@ -103,6 +103,9 @@ export function createSessionPolicy(document: SessionPolicyDocument = {}) {
       return { ...session, ...request }
     },
 
+    /** What callers of this company may set. */
+    permissionsOf: (companyId: string): EffectiveRules['callerMaySet'] => rulesFor(companyId).callerMaySet,
+
     /** Of the session that iDenfy made, what the caller may see: only what the caller could have set. */
     readableBy(companyId: string, token: KybFormToken): Pick<KybFormToken, ReadableProperty> {
       const { callerMaySet } = rulesFor(companyId)
