@@ -73,7 +73,7 @@ t.test('whatever arrives', async (t) => {
     // Without the tokens that iDenfy makes: a long run makes too many to search its log for.
     secrets,
   )
-  const { url } = await addressesOf(server)
+  const { url, managementUrl } = await addressesOf(server)
   const token = secrets.add(await peers.token({ exp: Math.floor(Date.now() / 1000) + 7200 }))
   const post = (text: string, authorization = `Bearer ${token}`): Promise<Answer> =>
     send(`${url}/onboarding/kyb-token`, {
@@ -160,6 +160,15 @@ t.test('whatever arrives', async (t) => {
     }),
   )
   await assertGood()
+
+  const { text: metrics } = await send(`${managementUrl}/metrics`)
+  const series = metrics.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
+  t.ok(series.length <= 60, `LOG-05 at most 60 series: ${series.length}`)
+  t.strictSame(
+    series.filter((line) => /acme|u-1|onboarding\/|sandbox-/.test(line)),
+    [],
+    'and no label from a request',
+  )
 
   t.comment(`resident memory, MB: ${residentMegabytes.join(' ')}`)
   // Growth while the engine warms up is none; the last tenth is compared with the first half.

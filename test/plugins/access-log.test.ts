@@ -1,5 +1,5 @@
 import t from 'tap'
-import { build } from '../helper.js'
+import { build, until } from '../helper.js'
 
 t.test('one line a request, of named values only', async (t) => {
   const service = await build(t)
@@ -61,4 +61,88 @@ t.test('the level tells who has to act', async (t) => {
     await service.mint()
     t.equal(service.log().at(-1)?.level, level, JSON.stringify(fault))
   }
+})
+
+t.test('one audit event for each token that is handed out', async (t) => {
+  const service = await build(t, { env: { KYB_REPLAY_SECONDS: '30' } })
+  const { json } = await service.mint()
+  await service.mint()
+  const events = service.log().filter(({ event }) => event === 'kyb-token-issued')
+  t.match(events, [
+    {
+      level: 30,
+      requestId: /^[0-9a-f-]{36}$/,
+      origin: 'minted',
+      company: 'acme',
+      user: 'u-1',
+      clientId: 'acme',
+      externalRef: 'u-1',
+      idenfyCompanyId: json.companyId,
+      expiration: json.expiration,
+      tokenFingerprint: /^[0-9a-f]{16}$/,
+    },
+    { origin: 'replayed' },
+  ])
+  t.equal(events[0]?.tokenFingerprint, events[1]?.tokenFingerprint, 'the same token')
+  const lines = service.log('success')
+  t.strictSame(
+    lines.map(({ requestId }) => requestId),
+    events.map(({ requestId }) => requestId),
+  )
+  await service.setFault({ status: 500 })
+  await service.mint({ body: { locale: 'lt' } })
+  t.equal(
+    service.log().filter(({ event }) => event === 'kyb-token-issued').length,
+    2,
+    'and none for a failure',
+  )
+})
+
+t.test('LOG-07 a flood of equal failures loses its detail, not its count', async (t) => {
+  let elapsedMs = 1
+  const service = await build(t, { monotonicNow: () => elapsedMs, env: { KYB_REPLAY_SECONDS: '0' } })
+  const fail = async (times: number) => {
+    for (let i = 0; i < times; i++) await service.mint()
+  }
+  await service.setFault({ status: 402 })
+  await fail(25)
+  await service.setFault({ status: 403 })
+  await fail(2)
+  const detailed = () => service.log('provider-rejected').filter(({ err }) => err !== undefined)
+  t.strictSame(
+    detailed().map(({ upstreamStatus }) => upstreamStatus),
+    [...Array(10).fill(402), 403, 403],
+    'ten of a kind, and another kind is not affected',
+  )
+  const lines = service.log('provider-rejected')
+  t.equal(lines.length, 27, 'each request still has its line')
+  t.match(lines[24], { level: 30, status: 502, class: 'funds', phase: 'refused', err: undefined })
+
+  elapsedMs += 10_000
+  await service.setFault({ status: 402 })
+  await fail(2)
+  t.match(detailed().slice(-2), [
+    { level: 50, equalLinesWithoutDetail: 15 },
+    { equalLinesWithoutDetail: undefined },
+  ])
+  t.match(await service.metrics(), 'requests_total{outcome="provider-rejected"} 29\n')
+})
+
+t.test('those who hang up are counted', async (t) => {
+  const service = await build(t)
+  await service.setFault({ delayMs: 200 })
+  const controller = new AbortController()
+  const token = await service.token()
+  const hungUp = t.rejects(
+    fetch(`${service.url}/onboarding/kyb-token`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}` },
+      signal: controller.signal,
+    }),
+  )
+  await until(async () => (await service.arrived()).length === 1)
+  controller.abort()
+  await hungUp
+  await until(() => service.log('client-closed').length === 1)
+  t.match(await service.metrics(), 'requests_total{outcome="client-closed"} 1\n')
 })
