@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path'
 import t from 'tap'
 import { environmentSchema } from '../src/config.js'
 import { problems } from '../src/problems.js'
+import { build } from './helper.js'
 
 const readme = readFileSync('README.md', 'utf8')
 const variables = Object.entries(environmentSchema.properties)
@@ -61,6 +62,19 @@ t.test('the table of faults answers with problems that exist', async (t) => {
   for (const [, status, code = ''] of answers) {
     t.equal(problems[code as keyof typeof problems]?.status, Number(status), code)
   }
+})
+
+t.test('the metrics that the documents name exist', async (t) => {
+  const service = await build(t)
+  const names = new Set((await service.app.metrics.registry.getMetricsAsJSON()).map(({ name }) => name))
+  names.add('redis_up') // with REDIS_URL alone
+  const named = ['docs/operations.md', 'docs/reliability.md'].flatMap((document) => [
+    ...readFileSync(document, 'utf8').matchAll(
+      /\b((?:[a-z0-9]+_)+(?:total|seconds|open|in_flight|waiting|up|generation|fds|info))\b/g,
+    ),
+  ])
+  t.ok(named.length > 20)
+  for (const [, name = ''] of named) t.ok(names.has(name), name)
 })
 
 t.test('every dependency says what it is for', async (t) => {

@@ -60,9 +60,9 @@ export const metrics = fp<{ config: Config }>(
 
     app.decorate('metrics', {
       registry,
-      requests: counter('requests_total', 'Answered requests, by outcome', 'outcome'),
+      requests: counter('http_requests_total', 'Answered requests, by outcome', 'outcome'),
       requestSeconds: histogram(
-        'request_duration_seconds',
+        'http_request_duration_seconds',
         'From the first byte of a request to the last of its answer',
       ),
       failedAuthentications: counter(

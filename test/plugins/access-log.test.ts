@@ -125,7 +125,7 @@ t.test('LOG-07 a flood of equal failures loses its detail, not its count', async
     { level: 50, equalLinesWithoutDetail: 15 },
     { equalLinesWithoutDetail: undefined },
   ])
-  t.match(await service.metrics(), 'requests_total{outcome="provider-rejected"} 29\n')
+  t.match(await service.metrics(), 'http_requests_total{outcome="provider-rejected"} 29\n')
 })
 
 t.test('those who hang up are counted', async (t) => {
@@ -144,5 +144,5 @@ t.test('those who hang up are counted', async (t) => {
   controller.abort()
   await hungUp
   await until(() => service.log('client-closed').length === 1)
-  t.match(await service.metrics(), 'requests_total{outcome="client-closed"} 1\n')
+  t.match(await service.metrics(), 'http_requests_total{outcome="client-closed"} 1\n')
 })

@@ -10,9 +10,9 @@ t.test('what an operator asks for first', async (t) => {
   const { text } = await send(`${service.managementUrl}/metrics`)
   const { version } = JSON.parse(readFileSync('package.json', 'utf8'))
   for (const line of [
-    'requests_total{outcome="success"} 1',
-    'requests_total{outcome="provider-unavailable"} 1',
-    'request_duration_seconds_count 2',
+    'http_requests_total{outcome="success"} 1',
+    'http_requests_total{outcome="provider-unavailable"} 1',
+    'http_request_duration_seconds_count 2',
     'idenfy_requests_total{outcome="success"} 1',
     'idenfy_requests_total{outcome="provider-unavailable"} 1',
     'idenfy_request_duration_seconds_count 2',
