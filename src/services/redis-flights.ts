@@ -101,7 +101,7 @@ export function createRedisFlights<T>({ shared, cipher, leaseMs }: RedisFlightsO
         await land(key, owner, { value }, lifetimeMs(value))
         return { origin: 'own', value }
       } catch (error) {
-        await land(key, owner, { failure: failureOf(error as Problem) }, 0)
+        await land(key, owner, { failure: failureOf(error as Partial<Problem>) }, 0)
         throw error
       }
     },
@@ -110,8 +110,9 @@ export function createRedisFlights<T>({ shared, cipher, leaseMs }: RedisFlightsO
 
 const conflict = { failure: { code: 'idempotency-conflict' } } as const
 
-function failureOf({ code, options: { outcome, retryAfterSeconds } }: Problem): Failure {
-  return { code, outcome, retryAfterSeconds }
+/** What is no problem by its own account is one of ours. */
+function failureOf({ code = 'internal-error', options }: Partial<Problem>): Failure {
+  return { code, outcome: options?.outcome, retryAfterSeconds: options?.retryAfterSeconds }
 }
 
 function landed<T>(ending: Ending<T>): T {
