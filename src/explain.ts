@@ -5,7 +5,7 @@ import { defaultLimits, serverOptions } from './app.js'
 import { type Config, loadConfig } from './config.js'
 import { createLogger } from './logger.js'
 import { problemDetails } from './plugins/problem-details.js'
-import { Problem } from './problems.js'
+import type { Problem } from './problems.js'
 import { toCaller } from './services/caller.js'
 import { createClientIdentity } from './services/client-identity.js'
 import { KybSession } from './services/idenfy/schemas.js'
@@ -48,8 +48,8 @@ function identityOf(identify: () => object): object {
   try {
     return identify()
   } catch (error) {
-    if (!(error instanceof Problem)) throw error
-    return { refused: { code: error.code, status: error.status, ...error.options.diagnosis } }
+    const { code, status, options } = error as Problem
+    return { refused: { code, status, ...options.diagnosis } }
   }
 }
 
