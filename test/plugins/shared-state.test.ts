@@ -205,6 +205,19 @@ t.test('a replica whose lease has run out does not disturb the next one', needsR
   t.equal(await client.get(key), 'Lanother-replica')
 })
 
+t.test('a replica that closes leaves what it was about to mint to the others', needsRedis, async (t) => {
+  const { replicas, setFault, posts } = await start(t)
+  const [leaving, staying] = replicas
+  await setFault({ delayMs: 300 })
+  const minting = leaving.mint()
+  await until(async () => (await posts()) === 1)
+  const closed = leaving.app.close()
+  const { json } = await minting
+  await closed
+  t.equal(tokenOf(await staying.mint()), json.tokenString)
+  t.equal(await posts(), 1)
+})
+
 t.test('without Redis each replica goes on by itself', needsRedis, async (t) => {
   t.test('when it is gone, and until it is back', async (t) => {
     const { replicas, redis, posts } = await start(t, { RATE_LIMIT_USER_PER_MINUTE: '3' })
