@@ -94,7 +94,7 @@ t.test('LIFE-47 a second signal ends it at once', async (t) => {
 
 t.test('a signal while it is being loaded is not lost', async (t) => {
   const trap = `data:text/javascript,const {once} = process; process.once = function (name, ...rest) {
-    once.call(this, name, ...rest); if (name === 'SIGINT') process.kill(process.pid, 'SIGTERM'); return this }`
+    once.call(this, name, ...rest); if (name === 'SIGINT') process.emit('SIGTERM'); return this }`
   const { exited, output } = spawnNode(t, ['--import', trap, entry], anyPort)
   t.equal(await exited, 0)
   t.strictSame(output, { stdout: '', stderr: '' })
