@@ -16,6 +16,7 @@ import { draining } from './plugins/draining.js'
 import { idenfy } from './plugins/idenfy.js'
 import { kyb } from './plugins/kyb.js'
 import { metrics } from './plugins/metrics.js'
+import { openapi } from './plugins/openapi.js'
 import { overload } from './plugins/overload.js'
 import { problemDetails, sendProblem, sendRawProblem } from './plugins/problem-details.js'
 import { rateLimits } from './plugins/rate-limits.js'
@@ -23,6 +24,7 @@ import { reloads } from './plugins/reloads.js'
 import { sharedState } from './plugins/shared-state.js'
 import { strictRequests } from './plugins/strict-requests.js'
 import { withTraceId } from './plugins/trace-context.js'
+import { documentationRoutes } from './routes/documentation.js'
 import { managementRoutes } from './routes/management.js'
 import { kybTokenRoute } from './routes/onboarding/kyb-token.js'
 
@@ -87,6 +89,10 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   await app.register(idenfy, { config, now, monotonicNow })
   await app.register(kyb, { config, now, monotonicNow })
 
+  if (config.DOCS) {
+    await app.register(openapi)
+    await app.register(documentationRoutes)
+  }
   await app.register(async (guarded) => {
     guarded.addHook('onRequest', guarded.authenticate)
     guarded.addHook('onRequest', guarded.limitCaller)

@@ -202,6 +202,10 @@ export const environmentSchema = Type.Object({
       description: 'Addresses or CIDRs of the proxies whose `X-Forwarded-For` counts',
     }),
   ),
+  DOCS: Type.Boolean({
+    default: false,
+    description: 'Serve the OpenAPI document at `/docs` and a page for each problem at its `type`',
+  }),
   DRAIN_DELAY_MS: Type.Integer({
     minimum: 0,
     maximum: 300_000,

@@ -8,108 +8,229 @@ interface ProblemDefinition {
   readonly retryAfterSeconds?: number
   /** The `WWW-Authenticate` field (RFC 6750, section 3). */
   readonly challenge?: string
+  /** What has happened, in Markdown: for the README, the OpenAPI document and the problem's own page. */
+  readonly when: string
+  /** What a front-end should do. */
+  readonly advice: string
 }
 
 /** Every problem this service can answer with. The codes are part of the public contract. */
 export const problems = {
-  'malformed-request': { status: 400, title: 'The request is malformed', retryable: false },
-  'validation-failed': { status: 400, title: 'The request body is not valid', retryable: false },
+  'malformed-request': {
+    status: 400,
+    title: 'The request is malformed',
+    retryable: false,
+    when: 'not parsable, a query string, a bad `Idempotency-Key`, or ambiguous: two `Host`, `Authorization`, `Content-Type` or `X-Company-Id`',
+    advice: 'Mend the request: send each of these fields once, no query string, and a body that is JSON.',
+  },
+  'validation-failed': {
+    status: 400,
+    title: 'The request body is not valid',
+    retryable: false,
+    when: 'the body breaks the schema; `errors` names every fault',
+    advice: 'Mend what `errors` points to. The same body fails again.',
+  },
   unauthenticated: {
     status: 401,
     title: 'Bearer credentials are required',
     retryable: false,
     challenge: 'Bearer',
+    when: 'no bearer credentials',
+    advice:
+      'Send `Authorization: Bearer` with the access token for this API; if there is none, let the user sign in.',
   },
   'invalid-token': {
     status: 401,
     title: 'The access token is not valid',
     retryable: false,
     challenge: 'Bearer error="invalid_token"',
+    when: 'any fault of the access token; the reason is in the log alone',
+    advice:
+      'Get a new access token without troubling the user, and repeat once. If that fails too, let the user sign in again.',
   },
-  'insufficient-scope': { status: 403, title: 'The access token lacks the required scope', retryable: false },
+  'insufficient-scope': {
+    status: 403,
+    title: 'The access token lacks the required scope',
+    retryable: false,
+    when: 'the access token lacks `AUTH_REQUIRED_SCOPE`',
+    advice: 'Ask the identity provider for the scope when the user signs in.',
+  },
   'company-not-allowed': {
     status: 403,
     title: 'The access token gives no access to this company',
     retryable: false,
+    when: 'no company in the token, another one asked for, or several and none picked',
+    advice:
+      'With several companies in the token, let the user pick one and send its id as `X-Company-Id`. Otherwise the account has no company yet.',
   },
   'identity-not-mappable': {
     status: 403,
     title: 'The user or company id cannot be used for a verification',
     retryable: false,
+    when: "the user's or company's id is too long for iDenfy or has characters outside `A-Z a-z 0-9 . _ ~ @ | + = -`",
+    advice:
+      'Nothing that the front-end can mend. Tell the operator, who can switch to `{companyHash}` and `{userHash}`.',
   },
   'field-not-permitted': {
     status: 403,
     title: 'The request sets what the caller may not choose',
     retryable: false,
+    when: 'a known property that policy does not let this caller set; `errors` names them',
+    advice: 'Leave those properties out, or ask the operator to open them in the session policy.',
   },
-  'not-found': { status: 404, title: 'There is nothing here', retryable: false },
-  'method-not-allowed': { status: 405, title: 'The method is not allowed here', retryable: false },
-  'request-timeout': { status: 408, title: 'The request took too long to arrive', retryable: true },
+  'not-found': {
+    status: 404,
+    title: 'There is nothing here',
+    retryable: false,
+    when: 'no such path',
+    advice: 'Check the path: it has no slash at its end.',
+  },
+  'method-not-allowed': {
+    status: 405,
+    title: 'The method is not allowed here',
+    retryable: false,
+    when: 'another method than those in `Allow`',
+    advice: 'Use one of the methods in `Allow`.',
+  },
+  'request-timeout': {
+    status: 408,
+    title: 'The request took too long to arrive',
+    retryable: true,
+    when: 'the request came too slowly',
+    advice: 'Repeat the request, on a better connection if there is a choice.',
+  },
   'kyb-session-conflict': {
     status: 409,
     title: 'A verification of this company is already in progress',
     retryable: true,
+    when: 'iDenfy has an active session for this client',
+    advice: 'Let the user finish the form that is open. Offer to try again later, not by itself.',
   },
   'idempotency-conflict': {
     status: 409,
     title: 'A request with this idempotency key is still in flight',
     retryable: true,
     retryAfterSeconds: 1,
+    when: 'a request with this `Idempotency-Key` is still in flight',
+    advice: 'Wait as `Retry-After` says and repeat with the same key.',
   },
-  'payload-too-large': { status: 413, title: 'The request body is too large', retryable: false },
+  'payload-too-large': {
+    status: 413,
+    title: 'The request body is too large',
+    retryable: false,
+    when: 'a body of more than 4 KiB',
+    advice: 'Send less: no valid body is so long.',
+  },
   'unsupported-media-type': {
     status: 415,
     title: 'The request body must be application/json',
     retryable: false,
+    when: 'a body that is not `application/json` in UTF-8, or is encoded',
+    advice: 'Send `Content-Type: application/json`, or neither a body nor that field.',
   },
-  'expectation-failed': { status: 417, title: 'The expectation cannot be met', retryable: false },
+  'expectation-failed': {
+    status: 417,
+    title: 'The expectation cannot be met',
+    retryable: false,
+    when: 'an `Expect` other than `100-continue`',
+    advice: 'Leave `Expect` out.',
+  },
   'idempotency-mismatch': {
     status: 422,
     title: 'This idempotency key was used with another request',
     retryable: false,
+    when: 'this `Idempotency-Key` came before, with another body',
+    advice: 'Use a new key for every request that is not a repetition.',
   },
-  'rate-limited': { status: 429, title: 'Too many requests', retryable: true },
-  'header-too-large': { status: 431, title: 'The request headers are too large', retryable: false },
-  'internal-error': { status: 500, title: 'The service failed', retryable: false },
+  'rate-limited': {
+    status: 429,
+    title: 'Too many requests',
+    retryable: true,
+    when: 'too many requests of this user or company, or too many failed authentications of this address',
+    advice: 'Wait as `Retry-After` says. If it comes in ordinary use, look for a loop in the front-end.',
+  },
+  'header-too-large': {
+    status: 431,
+    title: 'The request headers are too large',
+    retryable: false,
+    when: 'more than 16 KiB of headers, or more than 64 of them',
+    advice: 'Send fewer or shorter fields; cookies are not needed.',
+  },
+  'internal-error': {
+    status: 500,
+    title: 'The service failed',
+    retryable: false,
+    when: 'a fault of this service',
+    advice: 'Show that something went wrong, with `requestId`, and tell the operator.',
+  },
   'provider-rejected': {
     status: 502,
     title: 'The verification provider refused the service',
     retryable: false,
+    when: 'iDenfy refused for a reason that the caller cannot mend: credentials, funds, contract, configuration, or its certificate is not to be trusted. The log has the class; wake somebody',
+    advice: 'Show that verification is not available just now, with `requestId`. The operator has to act.',
   },
   'provider-bad-response': {
     status: 502,
     title: 'The verification provider gave an unusable answer',
     retryable: false,
+    when: "iDenfy's answer is not the token that was asked for",
+    advice: 'Show that verification is not available just now, with `requestId`. The operator has to look.',
   },
   'provider-outcome-unknown': {
     status: 502,
     title: 'The connection to the verification provider broke',
     retryable: true,
+    when: 'the connection broke after the request had been sent',
+    advice: 'Let the user decide to try again: a verification may have been opened, and a second one may be.',
   },
   'provider-unavailable': {
     status: 503,
     title: 'The verification provider is unavailable',
     retryable: true,
     retryAfterSeconds: 5,
+    when: 'iDenfy could not be reached, or failed',
+    advice: 'Wait as `Retry-After` says and repeat. If `outcome` is `unknown`, let the user decide.',
   },
   'provider-rate-limited': {
     status: 503,
     title: 'The verification provider is limiting requests',
     retryable: true,
     retryAfterSeconds: 30,
+    when: 'iDenfy limits the account',
+    advice: 'Wait as `Retry-After` says and repeat.',
   },
   'auth-keys-unavailable': {
     status: 503,
     title: 'The keys to check access tokens are unavailable',
     retryable: true,
     retryAfterSeconds: 5,
+    when: "the identity provider's signing keys could not be fetched so far",
+    advice: 'Wait as `Retry-After` says and repeat. The user need not sign in again.',
   },
-  overloaded: { status: 503, title: 'This instance is overloaded', retryable: true, retryAfterSeconds: 2 },
-  draining: { status: 503, title: 'This instance is shutting down', retryable: true, retryAfterSeconds: 1 },
+  overloaded: {
+    status: 503,
+    title: 'This instance is overloaded',
+    retryable: true,
+    retryAfterSeconds: 2,
+    when: 'this instance cannot keep up',
+    advice: 'Wait as `Retry-After` says and repeat.',
+  },
+  draining: {
+    status: 503,
+    title: 'This instance is shutting down',
+    retryable: true,
+    retryAfterSeconds: 1,
+    when: 'this instance is shutting down',
+    advice: 'Repeat on a new connection: another instance takes over.',
+  },
   'provider-timeout': {
     status: 504,
     title: 'The verification provider did not answer in time',
     retryable: true,
+    when: 'iDenfy did not answer in time',
+    advice:
+      'If `outcome` is `unknown`, let the user decide: a verification may have been opened, and a second one may be.',
   },
 } as const satisfies Record<string, ProblemDefinition>
 
@@ -129,12 +250,12 @@ export type ProviderOutcome = Static<typeof ProviderOutcome>
 /** The body of every answer that is not a success: RFC 9457 with this service's extension members. */
 export const ProblemDetails = Type.Object(
   {
-    type: Type.String(),
+    type: Type.String({ description: 'A path on this service' }),
     title: Type.String(),
     status: Type.Integer(),
-    code: Type.String(),
-    requestId: Type.String(),
-    retryable: Type.Boolean(),
+    code: Type.Unsafe<ProblemCode>({ type: 'string', enum: Object.keys(problems) }),
+    requestId: Type.String({ description: 'Finds the line in the log of the service' }),
+    retryable: Type.Boolean({ description: 'May the same request succeed later without a change?' }),
     outcome: Type.Optional(ProviderOutcome),
     errors: Type.Optional(Type.Array(FieldFault)),
   },

@@ -72,6 +72,7 @@ t.test('defaults', async (t) => {
       DRAIN_DELAY_MS: 0,
       SHUTDOWN_TIMEOUT_MS: 25_000,
       ALLOW_INSECURE_URLS: false,
+      DOCS: false,
       idenfyCa: undefined,
     },
   )

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import type { Test } from 'tap'
@@ -297,6 +298,10 @@ export function openSocket(url: string): { socket: Socket; received: Promise<str
   return { socket, received }
 }
 
+const { paths, components } = JSON.parse(readFileSync('openapi.json', 'utf8'))
+const documented = paths['/onboarding/kyb-token'].post.responses
+const documentedFields = components.headers
+
 /** That an answer is the problem of this code, in full and in form, and nothing else. */
 export function matchProblem(
   t: Test,
@@ -308,6 +313,12 @@ export function matchProblem(
   t.equal(answer.status, status, `${code} is a ${status}`)
   t.match(answer.headers['content-type'], /^application\/problem\+json/)
   t.equal(answer.headers['cache-control'], 'no-store')
+  const { content, headers } = documented[status] ?? {}
+  t.ok(content?.['application/problem+json']?.examples?.[code], `openapi.json has ${code}`)
+  for (const name of Object.keys(documentedFields)) {
+    if (answer.headers[name.toLowerCase()] !== undefined)
+      t.ok(headers?.[name], `openapi.json has ${name} at ${status}`)
+  }
   const { requestId, ...rest } = answer.json
   t.match(requestId, /^[0-9a-f-]{36}$/)
   t.strictSame(rest, { type: `/problems/${code}`, title, status, code, retryable, ...extra })

@@ -49,6 +49,7 @@ async function startAll(): Promise<void> {
     IDENFY_BASE_URL: idenfy,
     IDENFY_ENVIRONMENT: 'sandbox',
     ALLOW_INSECURE_URLS: 'true',
+    DOCS: 'true',
   })
   const logger = createLogger(serviceConfig.LOG_LEVEL)
   const app = await buildApp(serviceConfig, { logger })

@@ -1,3 +1,4 @@
+import type {} from '@fastify/swagger'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
 import { ProblemDetails } from '../../problems.js'
@@ -28,6 +29,9 @@ export const KybToken = Type.Object(
 )
 
 const Headers = Type.Object({
+  'x-company-id': Type.Optional(
+    Type.String({ description: 'Picks one of the companies that the access token lists' }),
+  ),
   'idempotency-key': Type.Optional(
     Type.String({
       pattern: '^("[A-Za-z0-9._~+/=:-]{1,64}"|[A-Za-z0-9._~+/=:-]{1,64})$',
@@ -43,6 +47,12 @@ export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
     '/onboarding/kyb-token',
     {
       schema: {
+        operationId: 'createKybToken',
+        summary: 'Creates a KYB token for the company of the caller',
+        description:
+          'Equal requests that come together, or within a short while after a success, get the same token: a double click opens no second verification.',
+        tags: ['onboarding'],
+        security: [{ accessToken: [] }],
         headers: Headers,
         body: KybSession,
         response: { 201: KybToken, '4xx': ProblemDetails, '5xx': ProblemDetails },

@@ -1,0 +1,371 @@
+// Written by `npm run openapi` from openapi.json.
+
+export interface paths {
+    "/onboarding/kyb-token": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Creates a KYB token for the company of the caller
+         * @description Equal requests that come together, or within a short while after a success, get the same token: a double click opens no second verification.
+         */
+        post: operations["createKybToken"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+}
+export type webhooks = Record<string, never>;
+export interface components {
+    schemas: {
+        Problem: {
+            /** @description A path on this service */
+            type: string;
+            title: string;
+            status: number;
+            /** @enum {string} */
+            code: "malformed-request" | "validation-failed" | "unauthenticated" | "invalid-token" | "insufficient-scope" | "company-not-allowed" | "identity-not-mappable" | "field-not-permitted" | "not-found" | "method-not-allowed" | "request-timeout" | "kyb-session-conflict" | "idempotency-conflict" | "payload-too-large" | "unsupported-media-type" | "expectation-failed" | "idempotency-mismatch" | "rate-limited" | "header-too-large" | "internal-error" | "provider-rejected" | "provider-bad-response" | "provider-outcome-unknown" | "provider-unavailable" | "provider-rate-limited" | "auth-keys-unavailable" | "overloaded" | "draining" | "provider-timeout";
+            /** @description Finds the line in the log of the service */
+            requestId: string;
+            /** @description May the same request succeed later without a change? */
+            retryable: boolean;
+            /**
+             * @description Was a verification perhaps opened?
+             * @enum {string}
+             */
+            outcome?: "not-created" | "unknown";
+            errors?: {
+                /** @description JSON Pointer into the request body (RFC 6901) */
+                pointer: string;
+                code: string;
+            }[];
+        };
+        KybSession: {
+            lifetime?: number;
+            locale?: ("en" | "es" | "fr" | "ru" | "de" | "it" | "pl" | "lt" | "lv" | "et" | "cs" | "ro" | "hu" | "ja" | "bg" | "nl" | "pt") | null;
+            flow?: string | null;
+            theme?: string | null;
+            questionnaire?: string | null;
+            questionnaireRequired?: boolean;
+            tags?: string[];
+            scanRefs?: string[] | null;
+        };
+        KybToken: {
+            /** @enum {string} */
+            tokenType: "FORM";
+            /** @description A bearer credential for the whole form */
+            tokenString: string;
+            /** @description When the token ends, as iDenfy wrote it */
+            expiration: string;
+            /** @description Whole seconds until then, by the clock of the server */
+            expiresIn: number;
+            isValid: boolean;
+            /** @description iDenfy's id of the company */
+            companyId: string | null;
+            clientId: string;
+            externalRef: string;
+            /** @description Where the user opens the form */
+            redirectUrl: string;
+            locale?: string | null;
+            flow?: string | null;
+            theme?: string | null;
+            tags?: string[] | null;
+            scanRefs?: string[] | null;
+        };
+    };
+    responses: never;
+    parameters: never;
+    requestBodies: never;
+    headers: {
+        /** @description The methods that this path has */
+        Allow: string;
+        /** @description `true` if this is the stored answer to an earlier request with the same key */
+        "Idempotency-Replayed": string;
+        /** @description What is left of the limits of user and company, and for how many seconds; as soon as both are known */
+        RateLimit: string;
+        /** @description These limits and their windows in seconds */
+        "RateLimit-Policy": string;
+        /** @description Seconds; do not repeat the request before */
+        "Retry-After": number;
+        /** @description RFC 6750 */
+        "WWW-Authenticate": string;
+    };
+    pathItems: never;
+}
+export type $defs = Record<string, never>;
+export interface operations {
+    createKybToken: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Picks one of the companies that the access token lists */
+                "X-Company-Id"?: string;
+                /** @description Equal requests with the same key get the same answer (a string of RFC 8941; quotes may be left out) */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                /**
+                 * @example {
+                 *       "locale": "lt"
+                 *     }
+                 */
+                "application/json": components["schemas"]["KybSession"];
+            };
+        };
+        responses: {
+            /** @description A token. It and `redirectUrl` are credentials for the whole form: never log or store them. */
+            201: {
+                headers: {
+                    "Idempotency-Replayed": components["headers"]["Idempotency-Replayed"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "tokenType": "FORM",
+                     *       "tokenString": "d79719cbfc4b56a3d0c8175103a004620b25bc27",
+                     *       "expiration": "2026-11-23T13:22:52.685Z",
+                     *       "expiresIn": 3599,
+                     *       "isValid": true,
+                     *       "companyId": "167e5025-3fe6-4442-bf50-6c9c6502c51a",
+                     *       "clientId": "acme",
+                     *       "externalRef": "u-1",
+                     *       "redirectUrl": "https://kyb.ui.idenfy.com/welcome?authToken=d79719cbfc4b56a3d0c8175103a004620b25bc27",
+                     *       "locale": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["KybToken"];
+                };
+            };
+            /**
+             * @description `malformed-request`: not parsable, a query string, a bad `Idempotency-Key`, or ambiguous: two `Host`, `Authorization`, `Content-Type` or `X-Company-Id`. Mend the request: send each of these fields once, no query string, and a body that is JSON.
+             *
+             *     `validation-failed`: the body breaks the schema; `errors` names every fault. Mend what `errors` points to. The same body fails again.
+             */
+            400: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description `unauthenticated`: no bearer credentials. Send `Authorization: Bearer` with the access token for this API; if there is none, let the user sign in.
+             *
+             *     `invalid-token`: any fault of the access token; the reason is in the log alone. Get a new access token without troubling the user, and repeat once. If that fails too, let the user sign in again.
+             */
+            401: {
+                headers: {
+                    "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description `insufficient-scope`: the access token lacks `AUTH_REQUIRED_SCOPE`. Ask the identity provider for the scope when the user signs in.
+             *
+             *     `company-not-allowed`: no company in the token, another one asked for, or several and none picked. With several companies in the token, let the user pick one and send its id as `X-Company-Id`. Otherwise the account has no company yet.
+             *
+             *     `identity-not-mappable`: the user's or company's id is too long for iDenfy or has characters outside `A-Z a-z 0-9 . _ ~ @ | + = -`. Nothing that the front-end can mend. Tell the operator, who can switch to `{companyHash}` and `{userHash}`.
+             *
+             *     `field-not-permitted`: a known property that policy does not let this caller set; `errors` names them. Leave those properties out, or ask the operator to open them in the session policy.
+             */
+            403: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`: no such path. Check the path: it has no slash at its end. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `method-not-allowed`: another method than those in `Allow`. Use one of the methods in `Allow`. */
+            405: {
+                headers: {
+                    Allow: components["headers"]["Allow"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout`: the request came too slowly. Repeat the request, on a better connection if there is a choice. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description `kyb-session-conflict`: iDenfy has an active session for this client. Let the user finish the form that is open. Offer to try again later, not by itself.
+             *
+             *     `idempotency-conflict`: a request with this `Idempotency-Key` is still in flight. Wait as `Retry-After` says and repeat with the same key.
+             */
+            409: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large`: a body of more than 4 KiB. Send less: no valid body is so long. */
+            413: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type`: a body that is not `application/json` in UTF-8, or is encoded. Send `Content-Type: application/json`, or neither a body nor that field. */
+            415: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `expectation-failed`: an `Expect` other than `100-continue`. Leave `Expect` out. */
+            417: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `idempotency-mismatch`: this `Idempotency-Key` came before, with another body. Use a new key for every request that is not a repetition. */
+            422: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate-limited`: too many requests of this user or company, or too many failed authentications of this address. Wait as `Retry-After` says. If it comes in ordinary use, look for a loop in the front-end. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `header-too-large`: more than 16 KiB of headers, or more than 64 of them. Send fewer or shorter fields; cookies are not needed. */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal-error`: a fault of this service. Show that something went wrong, with `requestId`, and tell the operator. */
+            500: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description `provider-rejected`: iDenfy refused for a reason that the caller cannot mend: credentials, funds, contract, configuration, or its certificate is not to be trusted. The log has the class; wake somebody. Show that verification is not available just now, with `requestId`. The operator has to act.
+             *
+             *     `provider-bad-response`: iDenfy's answer is not the token that was asked for. Show that verification is not available just now, with `requestId`. The operator has to look.
+             *
+             *     `provider-outcome-unknown`: the connection broke after the request had been sent. Let the user decide to try again: a verification may have been opened, and a second one may be.
+             */
+            502: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description `provider-unavailable`: iDenfy could not be reached, or failed. Wait as `Retry-After` says and repeat. If `outcome` is `unknown`, let the user decide.
+             *
+             *     `provider-rate-limited`: iDenfy limits the account. Wait as `Retry-After` says and repeat.
+             *
+             *     `auth-keys-unavailable`: the identity provider's signing keys could not be fetched so far. Wait as `Retry-After` says and repeat. The user need not sign in again.
+             *
+             *     `overloaded`: this instance cannot keep up. Wait as `Retry-After` says and repeat.
+             *
+             *     `draining`: this instance is shutting down. Repeat on a new connection: another instance takes over.
+             */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `provider-timeout`: iDenfy did not answer in time. If `outcome` is `unknown`, let the user decide: a verification may have been opened, and a second one may be. */
+            504: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+}

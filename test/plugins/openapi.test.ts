@@ -1,0 +1,57 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { Validator } from '@seriousme/openapi-schema-validator'
+import openapiTypescript, { astToString } from 'openapi-typescript'
+import t from 'tap'
+import { type ProblemDetails, problems } from '../../src/problems.js'
+import { build } from '../helper.js'
+
+interface Failure {
+  content: { 'application/problem+json': { examples: Record<string, { value: ProblemDetails }> } }
+}
+
+const isWriting = process.env.TAP_SNAPSHOT === '1'
+const typesFile = 'src/sandbox/demo/service-api.ts'
+
+const { app } = await build(t, { env: { DOCS: 'true' } })
+const document = JSON.parse(JSON.stringify(app.swagger()))
+
+t.test('openapi.json is the contract of the code', async (t) => {
+  if (isWriting) writeFileSync('openapi.json', `${JSON.stringify(document, null, 2)}\n`)
+  t.strictSame(JSON.parse(readFileSync('openapi.json', 'utf8')), document, 'if not: npm run openapi')
+})
+
+t.test('it is valid OpenAPI 3.1', async (t) => {
+  t.strictSame(await new Validator().validate(structuredClone(document)), { valid: true })
+})
+
+t.test('the types of the clients are those of openapi.json', async (t) => {
+  const types = `// Written by \`npm run openapi\` from openapi.json.\n\n${astToString(await openapiTypescript(document))}`
+  if (isWriting) writeFileSync(typesFile, types)
+  t.equal(readFileSync(typesFile, 'utf8'), types, 'if not: npm run openapi')
+})
+
+t.test('it names one endpoint, and each problem with an example', async (t) => {
+  t.strictSame(Object.keys(document.paths), ['/onboarding/kyb-token'])
+  const { post } = document.paths['/onboarding/kyb-token']
+  t.equal(post.requestBody.required, false)
+  t.strictSame(
+    post.parameters.map(({ name }: { name: string }) => name),
+    ['X-Company-Id', 'Idempotency-Key'],
+  )
+  t.ok(post.responses[201].content['application/json'].example)
+  const { 201: _, ...failures } = post.responses as Record<string, Failure>
+  const examples = Object.entries(failures).flatMap(([status, { content }]) =>
+    Object.entries(content['application/problem+json'].examples).map(([code, { value }]) => [
+      code,
+      value.code,
+      value.status,
+      Number(status),
+    ]),
+  )
+  t.strictSame(
+    examples.sort(),
+    Object.entries(problems)
+      .map(([code, { status }]) => [code, code, status, status])
+      .sort(),
+  )
+})
