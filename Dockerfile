@@ -22,7 +22,7 @@ USER 1000:1000
 FROM runtime AS sandbox
 COPY --from=build /app/sandbox ./dist/sandbox
 ENV SANDBOX_HOST=0.0.0.0
-EXPOSE 3000 4010 4011
+EXPOSE 3000 4010 4011 4012
 CMD ["node", "dist/sandbox/server.js"]
 
 FROM runtime AS production

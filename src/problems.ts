@@ -253,7 +253,7 @@ export const ProblemDetails = Type.Object(
     type: Type.String({ description: 'A path on this service' }),
     title: Type.String(),
     status: Type.Integer(),
-    code: Type.Unsafe<ProblemCode>({ type: 'string', enum: Object.keys(problems) }),
+    code: Type.Unsafe<ProblemCode>(Type.Union(Object.keys(problems).map((code) => Type.Literal(code)))),
     requestId: Type.String({ description: 'Finds the line in the log of the service' }),
     retryable: Type.Boolean({ description: 'May the same request succeed later without a change?' }),
     outcome: Type.Optional(ProviderOutcome),

@@ -168,6 +168,9 @@ const exampleRequestId = '9b94f962-e2ad-4f5f-8d85-724a1e0717bf'
 /** What the code alone does not imply. */
 const exampleOptions: Partial<Record<ProblemCode, ProblemOptions>> = {
   'validation-failed': { errors: [{ pointer: '/tags/1', code: 'too-long' }] },
+  'insufficient-scope': {
+    headers: { 'www-authenticate': 'Bearer error="insufficient_scope", scope="kyb:create"' },
+  },
   'field-not-permitted': { errors: [{ pointer: '/tags', code: 'not-permitted' }] },
   'method-not-allowed': { headers: { allow: 'POST' } },
   'rate-limited': { retryAfterSeconds: 42 },

@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto'
 import type { FastifyPluginAsync } from 'fastify'
 import { type ProblemCode, problems } from '../problems.js'
 
+/** The hash is that of the one style attribute of Swagger UI: it hides its icons' definitions. */
 const readerPolicy =
-  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+  "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-hashes' 'sha256-RL3ie0nH+Lzz2YNqQN83mnU0J1ot4QL7b99vMdIX99w='; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 /** What a developer reads in a browser: the OpenAPI document at `/docs`, and a page at the `type` of every problem. */
 export const documentationRoutes: FastifyPluginAsync = async (app) => {
@@ -13,7 +14,7 @@ export const documentationRoutes: FastifyPluginAsync = async (app) => {
     routePrefix: '/docs',
     staticCSP: readerPolicy,
     theme: { title: 'Onboarding BFF' },
-    uiConfig: { validatorUrl: null, tryItOutEnabled: true },
+    uiConfig: { layout: 'BaseLayout', validatorUrl: null, tryItOutEnabled: true },
   })
 
   for (const code of Object.keys(problems) as ProblemCode[]) {

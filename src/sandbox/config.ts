@@ -9,6 +9,7 @@ const SandboxConfig = Type.Object({
   SANDBOX_MANAGEMENT_PORT: port(9000),
   SANDBOX_IDENFY_PORT: port(4010),
   SANDBOX_IDENTITY_PORT: port(4011),
+  SANDBOX_DEMO_PORT: port(4012),
 })
 export type SandboxConfig = Static<typeof SandboxConfig>
 

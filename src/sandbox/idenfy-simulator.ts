@@ -1,9 +1,11 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
+import cors from '@fastify/cors'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { type Static, Type } from '@sinclair/typebox'
 import Fastify, { type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify'
 import { KybFormTokenRequest } from '../services/idenfy/schemas.js'
+import { servePages } from './pages.js'
 
 export interface IdenfySimulatorOptions {
   readonly apiKey: string
@@ -26,6 +28,20 @@ const Fault = Type.Object(
 )
 type Fault = Static<typeof Fault>
 
+/** How a visit to the form ends. */
+const FormEnd = Type.Object(
+  {
+    outcome: Type.Union([Type.Literal('success'), Type.Literal('failed'), Type.Literal('expired')]),
+  },
+  { additionalProperties: false },
+)
+
+interface SimulatedToken {
+  readonly request: KybFormTokenRequest
+  readonly expiresAtMs: number
+  end?: Static<typeof FormEnd>['outcome']
+}
+
 interface ArrivedRequest {
   readonly method: string
   readonly url: string
@@ -35,10 +51,14 @@ interface ArrivedRequest {
 
 const maxRequestsKept = 1000
 
+/** The form may be framed by whatever runs on this machine. */
+const formPolicy =
+  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors http://127.0.0.1:* http://localhost:*"
+
 /** A stand-in for iDenfy's KYB API, as strict as its document, with faults on demand below `/_sandbox/`. */
 export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: IdenfySimulatorOptions) {
   const basic = `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')}`
-  const tokens = new Map<string, { request: KybFormTokenRequest; expiresAtMs: number }>()
+  const tokens = new Map<string, SimulatedToken>()
   const requests: ArrivedRequest[] = []
   const arrivals = new WeakMap<object, ArrivedRequest>()
   let fault: Fault = {}
@@ -56,7 +76,7 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
   })
 
   app.addHook('onRequest', async ({ raw, method, url, headers }) => {
-    if (url.startsWith('/_sandbox/')) return
+    if (/^\/(_sandbox\/|welcome)/.test(url)) return
     const { authorization: _, ...shown } = headers
     const arrived: ArrivedRequest = { method, url, headers: shown }
     arrivals.set(raw, arrived)
@@ -126,21 +146,44 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
     }
   }
 
+  const tokenOf = (authorization = '') => tokens.get(authorization.replace(/^Bearer /, ''))
+
   app.get('/kyb/info/', async ({ headers }, reply) => {
-    const token = tokens.get(headers.authorization?.replace(/^Bearer /, '') ?? '')
+    const token = tokenOf(headers.authorization)
     if (!token) return reply.code(401).send(errorBody('UNAUTHORIZED', 'Invalid token.'))
-    if (token.expiresAtMs <= now())
-      return reply.code(401).send(errorBody('UNAUTHORIZED', { completed: false }))
+    const isCompleted = token.end === 'success' || token.end === 'failed'
+    if (isCompleted || token.end === 'expired' || token.expiresAtMs <= now())
+      return reply.code(401).send(errorBody('UNAUTHORIZED', { completed: isCompleted }))
     const { locale = null, theme = null, flow = null } = token.request
     return { locale, theme, flow }
   })
 
-  app.put('/_sandbox/faults', { schema: { body: Fault } }, async ({ body }) => {
-    fault = body
-    return fault
-  })
+  servePages(
+    app,
+    { '/welcome': 'form.html', '/welcome/form.js': 'form.js', '/welcome/style.css': 'style.css' },
+    // Its URL has the token.
+    () => ({ 'content-security-policy': formPolicy, 'referrer-policy': 'no-referrer' }),
+  )
 
-  app.get('/_sandbox/requests', async () => requests)
+  app.register(async (scope) => {
+    // The demo page sets the faults.
+    await scope.register(cors, { origin: '*', methods: ['GET', 'PUT'] })
+    const control = scope.withTypeProvider<TypeBoxTypeProvider>()
+
+    control.put('/_sandbox/faults', { schema: { body: Fault } }, async ({ body }) => {
+      fault = body
+      return fault
+    })
+
+    control.put('/_sandbox/form', { schema: { body: FormEnd } }, async ({ headers, body }, reply) => {
+      const token = tokenOf(headers.authorization)
+      if (!token) return reply.code(401).send(errorBody('UNAUTHORIZED', 'Invalid token.'))
+      token.end = body.outcome
+      return body
+    })
+
+    control.get('/_sandbox/requests', async () => requests)
+  })
 
   return app
 }

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import cors from '@fastify/cors'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
 import Fastify from 'fastify'
@@ -34,6 +35,9 @@ export function buildIdentityProvider({
   const app = Fastify({
     ajv: { customOptions: { removeAdditional: false, coerceTypes: false } },
   }).withTypeProvider<TypeBoxTypeProvider>()
+
+  // Pages get tokens without a backend of their own.
+  app.register(cors, { origin: '*', methods: ['GET', 'POST'] })
 
   app.get('/.well-known/jwks.json', async () => ({ keys: signers.map(({ publicJwk }) => publicJwk) }))
 

@@ -3,6 +3,7 @@ import { buildApp, buildManagementApp } from '../app.js'
 import { loadConfig } from '../config.js'
 import { createLogger } from '../logger.js'
 import { loadSandboxConfig, type SandboxConfig } from './config.js'
+import { buildDemo, type DemoSettings } from './demo.js'
 import { buildIdenfySimulator } from './idenfy-simulator.js'
 import { buildIdentityProvider } from './identity-provider.js'
 import { createTokenSigner } from './token-signer.js'
@@ -35,11 +36,27 @@ const parts = {
     const signers = [await createTokenSigner()] as const
     return open(buildIdentityProvider({ issuer, audience, signers }), 'SANDBOX_IDENTITY_PORT')
   },
+  demo: (settings: Partial<DemoSettings> = {}) =>
+    open(
+      buildDemo(() => ({
+        serviceUrl: `http://127.0.0.1:${config.SANDBOX_PORT}`,
+        identityUrl: `http://127.0.0.1:${config.SANDBOX_IDENTITY_PORT}`,
+        idenfyUrl: `http://127.0.0.1:${config.SANDBOX_IDENFY_PORT}`,
+        ...settings,
+      })),
+      'SANDBOX_DEMO_PORT',
+    ),
 }
 
 async function startAll(): Promise<void> {
   const idenfy = await parts['idenfy-simulator']()
   const identityProvider = await parts['identity-provider']()
+  // Its origin is part of the service's configuration, the service's address part of its own.
+  const settings: { -readonly [K in keyof DemoSettings]?: string } = {
+    idenfyUrl: idenfy,
+    identityUrl: identityProvider,
+  }
+  const demo = await parts.demo(settings)
   const serviceConfig = loadConfig({
     AUTH_ISSUER: issuer,
     AUTH_AUDIENCE: audience,
@@ -47,13 +64,16 @@ async function startAll(): Promise<void> {
     IDENFY_API_KEY: credentials.apiKey,
     IDENFY_API_SECRET: credentials.apiSecret,
     IDENFY_BASE_URL: idenfy,
+    IDENFY_UI_URL: `${idenfy}/welcome`,
     IDENFY_ENVIRONMENT: 'sandbox',
     ALLOW_INSECURE_URLS: 'true',
     DOCS: 'true',
+    CORS_ORIGINS: `${demo},${demo.replace('127.0.0.1', 'localhost')}`,
   })
   const logger = createLogger(serviceConfig.LOG_LEVEL)
   const app = await buildApp(serviceConfig, { logger })
   const service = await open(app, 'SANDBOX_PORT')
+  settings.serviceUrl = service
   const management = await open(await buildManagementApp(app, { logger }), 'SANDBOX_MANAGEMENT_PORT')
   process.stdout.write(`
 Onboarding BFF sandbox. Nothing here reaches iDenfy; keys and tokens are gone when it stops.
@@ -62,8 +82,10 @@ Onboarding BFF sandbox. Nothing here reaches iDenfy; keys and tokens are gone wh
   management         ${management}
   iDenfy simulator   ${idenfy}
   identity provider  ${identityProvider}
+  documentation      ${service}/docs
+  demo page          ${demo}
 
-Create a KYB token, as user u-1 of company acme:
+Open the demo page in a browser, or create a KYB token as user u-1 of company acme:
 
   curl -sS -X POST ${service}/onboarding/kyb-token \\
     -H "Authorization: Bearer $(curl -sS ${identityProvider}/token \\

@@ -32,8 +32,11 @@ t.test('with DOCS', async (t) => {
       const { status, headers } = await send(service.url + source)
       t.equal(status, 200, source)
       const policy = String(headers['content-security-policy'])
-      t.match(policy, /^default-src 'none'; script-src 'self'; style-src 'self';/)
-      t.notMatch(policy, /unsafe|https?:/)
+      t.match(
+        policy,
+        /^default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-hashes' 'sha256-[^']+';/,
+      )
+      t.notMatch(policy, /unsafe-(?!hashes)|https?:/)
     }
   })
 

@@ -1,7 +1,13 @@
 import t from 'tap'
 import { loadSandboxConfig } from '../../src/sandbox/config.js'
 
-const ports = ['SANDBOX_PORT', 'SANDBOX_MANAGEMENT_PORT', 'SANDBOX_IDENFY_PORT', 'SANDBOX_IDENTITY_PORT']
+const ports = [
+  'SANDBOX_PORT',
+  'SANDBOX_MANAGEMENT_PORT',
+  'SANDBOX_IDENFY_PORT',
+  'SANDBOX_IDENTITY_PORT',
+  'SANDBOX_DEMO_PORT',
+]
 
 t.test('ports can be moved', async (t) => {
   t.strictSame(loadSandboxConfig({ SANDBOX_IDENFY_PORT: '5010', OTHER: 'x' }), {
@@ -10,6 +16,7 @@ t.test('ports can be moved', async (t) => {
     SANDBOX_MANAGEMENT_PORT: 9000,
     SANDBOX_IDENFY_PORT: 5010,
     SANDBOX_IDENTITY_PORT: 4011,
+    SANDBOX_DEMO_PORT: 4012,
   })
   t.equal(loadSandboxConfig({ SANDBOX_HOST: '0.0.0.0' }).SANDBOX_HOST, '0.0.0.0')
   for (const name of ports) {

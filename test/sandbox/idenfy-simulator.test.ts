@@ -134,6 +134,44 @@ t.test('tokens are remembered until they end', async (t) => {
   t.equal((await info(plain)).status, 200)
 })
 
+t.test('a form can be sent, fail and end', async (t) => {
+  const { post, idenfyUrl } = await start(t)
+  const end = (outcome: string, token: string) =>
+    send(`${idenfyUrl}/_sandbox/form`, {
+      method: 'PUT',
+      body: JSON.stringify({ outcome }),
+      headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` },
+    })
+  for (const [outcome, completed] of [
+    ['success', true],
+    ['failed', true],
+    ['expired', false],
+  ] as const) {
+    const token = (await post(minimal)).json.tokenString
+    t.equal((await end(outcome, token)).status, 200, outcome)
+    const { status, json } = await send(`${idenfyUrl}/kyb/info/`, {
+      headers: { authorization: `Bearer ${token}` },
+    })
+    t.strictSame([status, json.message], [401, { completed }])
+  }
+  t.equal((await end('success', 'unknown')).status, 401)
+  t.equal((await end('lost', 'unknown')).status, 400)
+
+  const page = await send(`${idenfyUrl}/welcome?authToken=canary`)
+  t.match(page, {
+    status: 200,
+    headers: {
+      'content-security-policy': /frame-ancestors http:\/\/127\.0\.0\.1:\* http:\/\/localhost:\*$/,
+      'referrer-policy': 'no-referrer',
+    },
+  })
+  t.notMatch(
+    (await send(`${idenfyUrl}/_sandbox/requests`)).text,
+    'canary',
+    'a visit is not kept: its URL has the token',
+  )
+})
+
 t.test('faults on demand', async (t) => {
   const { post, setFault, idenfyUrl } = await start(t)
   const withFault = async (fault: object) => {

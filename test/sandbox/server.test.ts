@@ -10,6 +10,7 @@ const anyPort = {
   SANDBOX_MANAGEMENT_PORT: '0',
   SANDBOX_IDENFY_PORT: '0',
   SANDBOX_IDENTITY_PORT: '0',
+  SANDBOX_DEMO_PORT: '0',
 }
 
 const missing = ['curl', 'sed'].filter((tool) => spawnSync(tool, ['--version']).error)
@@ -44,6 +45,17 @@ t.test('one command starts it all, and a token can be had over http', async (t) 
   ])
   t.equal(arrived.length, 1)
   t.strictSame((await send(`${address('management')}/readyz`)).json, { status: 'ready' })
+  t.equal((await send(address('documentation'))).status, 200)
+  const demo = address('demo page')
+  t.strictSame((await send(`${demo}/settings.json`)).json, {
+    serviceUrl: service,
+    identityUrl: identityProvider,
+    idenfyUrl: address('iDenfy simulator'),
+  })
+  for (const origin of [demo, demo.replace('127.0.0.1', 'localhost')]) {
+    const { headers } = await send(`${service}/onboarding/kyb-token`, { method: 'POST', headers: { origin } })
+    t.equal(headers['access-control-allow-origin'], origin)
+  }
 
   child.kill('SIGTERM')
   t.equal(await exited, 0)
@@ -63,6 +75,7 @@ t.test('each part starts alone, as compose starts it', async (t) => {
   const parts: [string, string, number][] = [
     ['idenfy-simulator', '/_sandbox/requests', 200],
     ['identity-provider', '/.well-known/jwks.json', 200],
+    ['demo', '/settings.json', 200],
   ]
   for (const [part, path, status] of parts) {
     const { child, exited, waitFor } = spawnNode(t, [entry, part], anyPort)
@@ -85,8 +98,8 @@ t.test('what cannot start says why', async (t) => {
     // An address of RFC 5737 that no machine has.
     [[], { SANDBOX_HOST: '192.0.2.1' }, 'listen EADDRNOTAVAIL: address not available 192.0.2.1'],
     [[], { SANDBOX_PORT: 'x' }, 'env/SANDBOX_PORT must be integer'],
-    [['idp'], {}, 'There is no part "idp"; there are idenfy-simulator, identity-provider, and all'],
-    [[''], {}, 'There is no part ""; there are idenfy-simulator, identity-provider, and all'],
+    [['idp'], {}, 'There is no part "idp"; there are idenfy-simulator, identity-provider, demo, and all'],
+    [[''], {}, 'There is no part ""; there are idenfy-simulator, identity-provider, demo, and all'],
   ]
   for (const [args, env, message] of rows) {
     const { exited, output } = spawnNode(t, [entry, ...args], { ...anyPort, ...env })
@@ -100,6 +113,6 @@ t.test('a name that every object has is no part', async (t) => {
   t.equal(await exited, 1)
   t.match(
     output.stderr,
-    'There is no part "toString"; there are idenfy-simulator, identity-provider, and all',
+    'There is no part "toString"; there are idenfy-simulator, identity-provider, demo, and all',
   )
 })

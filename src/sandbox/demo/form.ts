@@ -1,0 +1,62 @@
+/** The stand-in for iDenfy's form: asks whether its token still works, and says how the visit ended. */
+
+const element = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T
+
+const texts = {
+  success: ['Submitted', 'Thank you. You can close this page.'],
+  failed: ['Not completed', 'The form could not be completed.'],
+  expired: ['This link has ended', 'Ask for a new one where you came from.'],
+  used: ['This form has been completed', 'There is nothing left to do here.'],
+  unknown: ['This link does not work', 'Ask for a new one where you came from.'],
+} as const
+
+const headers = {
+  Authorization: `Bearer ${new URLSearchParams(location.search).get('authToken')}`,
+  'Content-Type': 'application/json',
+}
+
+function show(id: 'open' | 'closed'): void {
+  element('open').hidden = id !== 'open'
+  element('closed').hidden = id !== 'closed'
+  element(id).querySelector('h1')?.focus()
+}
+
+function close(how: keyof typeof texts): void {
+  const [title, text] = texts[how]
+  element('closed-title').textContent = title
+  element('closed-text').textContent = text
+  const isFramed = parent !== window
+  element('back-line').hidden = isFramed || document.referrer === ''
+  element<HTMLAnchorElement>('back').href = document.referrer
+  show('closed')
+}
+
+async function end(outcome: 'success' | 'failed' | 'expired'): Promise<void> {
+  await fetch('/_sandbox/form', { method: 'PUT', headers, body: JSON.stringify({ outcome }) })
+  close(outcome)
+  // Like iDenfy's: the page around it does not hear of an end by time.
+  if (outcome !== 'expired') parent.postMessage(JSON.stringify({ status: outcome }), '*')
+}
+
+element('company-form').addEventListener('submit', (event) => {
+  event.preventDefault()
+  end('success')
+})
+element('fail').addEventListener('click', () => end('failed'))
+element('expire').addEventListener('click', () => end('expired'))
+
+const { featurePolicy } = document as { featurePolicy?: { allowsFeature(name: string): boolean } }
+if (featurePolicy) {
+  const isAllowed = featurePolicy.allowsFeature('camera')
+  element('camera').textContent = isAllowed
+    ? 'This page may use the camera for your documents.'
+    : 'The page around this form does not let it use the camera.'
+}
+
+const info = await fetch('/kyb/info/', { headers })
+if (info.ok) show('open')
+else {
+  const { message } = (await info.json()) as { message: string | { completed: boolean } }
+  if (typeof message === 'string') close('unknown')
+  else close(message.completed ? 'used' : 'expired')
+}

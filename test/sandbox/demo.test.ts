@@ -1,0 +1,44 @@
+import t from 'tap'
+import { buildDemo } from '../../src/sandbox/demo.js'
+import { send } from '../helper.js'
+
+const settings = {
+  serviceUrl: 'http://127.0.0.1:1',
+  identityUrl: 'http://127.0.0.1:2',
+  idenfyUrl: 'http://127.0.0.1:3',
+}
+
+t.test('the demo page and all it needs, under a strict policy', async (t) => {
+  const app = buildDemo(() => settings)
+  const url = await app.listen({ port: 0 })
+  t.teardown(() => app.close())
+  const rows: [string, RegExp][] = [
+    ['/', /^text\/html/],
+    ['/style.css', /^text\/css/],
+    ['/app.js', /^text\/javascript/],
+    ['/kyb-service.js', /^text\/javascript/],
+    ['/messages.js', /^text\/javascript/],
+  ]
+  for (const [path, type] of rows) {
+    const { status, headers, text } = await send(url + path)
+    t.equal(status, 200, path)
+    t.match(headers['content-type'], type)
+    t.equal(headers['x-content-type-options'], 'nosniff')
+    const policy = String(headers['content-security-policy'])
+    t.match(
+      policy,
+      `connect-src 'self' ${Object.values(settings).join(' ')}; frame-src ${settings.idenfyUrl}; `,
+    )
+    t.notMatch(policy, /unsafe|\*/)
+    for (const [, name] of text.matchAll(/^import .* from '\.(\/.*)'/gm)) {
+      t.ok(
+        rows.some(([served]) => served === name),
+        `${path} finds ${name}`,
+      )
+    }
+    t.notMatch(text, /<style| style=|<script>| on[a-z]+="/, 'nothing inline')
+  }
+  t.strictSame((await send(`${url}/settings.json`)).json, settings)
+  t.equal((await send(`${url}/favicon.ico`)).status, 204)
+  t.equal((await send(`${url}/app.ts`)).status, 404)
+})

@@ -1,0 +1,36 @@
+import t from 'tap'
+import { createKybToken } from '../../../src/sandbox/demo/kyb-service.js'
+import { build } from '../../helper.js'
+
+t.test('a token, and the same one for the same key', async (t) => {
+  const service = await build(t)
+  const request = {
+    serviceUrl: service.url,
+    accessToken: await service.token({ company_id: ['acme', 'globex'] }),
+    companyId: 'globex',
+    idempotencyKey: 'key-1',
+    session: { locale: 'lt' },
+  } as const
+  const first = await createKybToken(request)
+  t.match(first, { token: { clientId: 'globex', locale: 'lt' }, isReplayed: false })
+  t.match(await createKybToken(request), { ...first, isReplayed: true })
+})
+
+t.test('a problem, and when to try again', async (t) => {
+  const service = await build(t)
+  const ask = async (accessToken: string) =>
+    createKybToken({ serviceUrl: service.url, accessToken, idempotencyKey: 'key-1' })
+  t.match(await ask('x'), { problem: { code: 'invalid-token' }, retryAfterSeconds: 0 })
+  await service.setFault({ status: 500, times: 1 })
+  t.match(await ask(await service.token()), {
+    problem: { code: 'provider-unavailable', outcome: 'unknown' },
+    retryAfterSeconds: 5,
+  })
+})
+
+t.test('no answer is no exception', async (t) => {
+  const service = await build(t)
+  await service.app.close()
+  const request = { serviceUrl: service.url, accessToken: 'x', idempotencyKey: 'key-1' }
+  t.strictSame(await createKybToken(request), { retryAfterSeconds: 0 })
+})
