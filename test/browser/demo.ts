@@ -1,0 +1,330 @@
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { type BrowserContextOptions, chromium, type Page } from 'playwright-core'
+import t, { type Test } from 'tap'
+import { problemCodes } from '../../src/sandbox/demo/messages.js'
+import { send, spawnNode } from '../helper.js'
+
+const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
+const shots = '.screenshots'
+const missing =
+  !existsSync(executablePath) && `there is no ${executablePath}: install chromium, or set CHROMIUM`
+// What a developer may leave out, CI may not.
+if (missing && process.env.CI) throw new Error(missing)
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const phone = { viewport: { width: 375, height: 720 }, isMobile: true, hasTouch: true }
+
+t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, async (t) => {
+  mkdirSync(shots, { recursive: true })
+  const anyPort = ['', 'MANAGEMENT_', 'IDENFY_', 'IDENTITY_', 'DEMO_'].map((part) => [
+    `SANDBOX_${part}PORT`,
+    '0',
+  ])
+  const sandbox = spawnNode(t, ['dist/sandbox/server.js'], Object.fromEntries(anyPort))
+  await sandbox.waitFor(/demo page +http/)
+  const address = (part: string) => String(new RegExp(`${part} +(http\\S+)`).exec(sandbox.output.stdout)?.[1])
+  const urls = {
+    service: address('service'),
+    idenfy: address('iDenfy simulator'),
+    identity: address('identity provider'),
+    demo: address('demo page'),
+  }
+  const browser = await chromium.launch({
+    executablePath,
+    args: [
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+    ],
+  })
+  t.teardown(() => browser.close())
+
+  const posts = async (): Promise<number> => {
+    const { json } = await send(`${urls.idenfy}/_sandbox/requests`)
+    return json.filter(({ url }: { url: string }) => url === '/kyb/tokens/').length
+  }
+
+  /** Runs a test with a page whose every request and complaint is watched: in the end nothing may have gone wrong. */
+  function visit(
+    name: string,
+    run: (t: Test, visit: { page: Page; created: () => number }) => Promise<void>,
+    options: BrowserContextOptions = {},
+  ) {
+    return t.test(name, async (t) => {
+      const context = await browser.newContext(options)
+      t.teardown(() => context.close())
+      const page = await context.newPage()
+      const complaints: string[] = []
+      const requests: { method: string; url: string; referer: string | undefined }[] = []
+      page.on('pageerror', (error) => complaints.push(error.message))
+      page.on('console', (message) => {
+        const isRefusal = /status of [45]\d\d/.test(message.text())
+        if (message.type() === 'error' && !isRefusal) complaints.push(message.text())
+      })
+      context.on('request', (request) => {
+        requests.push({ method: request.method(), url: request.url(), referer: request.headers().referer })
+      })
+      await page.goto(urls.demo)
+      await run(t, { page, created: () => requests.filter(isCreation).length })
+
+      t.strictSame(complaints, [], 'the console is quiet')
+      const origins = [...new Set(requests.map(({ url }) => new URL(url).origin))]
+      t.strictSame(
+        origins.filter((origin) => !Object.values(urls).includes(origin)),
+        [],
+        'nobody else is asked for anything',
+      )
+      const elsewhere = requests.filter(({ url }) => new URL(url).origin !== urls.idenfy)
+      const told = [...elsewhere.map(({ url }) => url), ...requests.map(({ referer }) => referer ?? '')]
+      t.strictSame(
+        told.filter((text) => /[0-9a-f]{40}|eyJ/.test(text)),
+        [],
+        'no token in a URL but iDenfy’s',
+      )
+    })
+  }
+
+  const isCreation = ({ method, url }: { method: string; url: string }) =>
+    method === 'POST' && url === `${urls.service}/onboarding/kyb-token`
+
+  async function signIn(page: Page, name: string): Promise<void> {
+    await page.getByRole('button', { name }).click()
+    await page.getByRole('heading', { name: 'Verify your business' }).waitFor()
+  }
+
+  const start = (page: Page) => page.getByRole('button', { name: 'Verify your business' })
+  const frameOf = (page: Page) => page.frameLocator('iframe[title="Business verification"]')
+  const heading = (page: Page, name: string) => page.getByRole('heading', { name, exact: true })
+  const shoot = (page: Page, name: string) =>
+    page.screenshot({ path: `${shots}/${name}.png`, fullPage: true })
+
+  async function isAccessible(t: Test, page: Page, what: string): Promise<void> {
+    await page.evaluate(axe)
+    const { violations } = (await page.evaluate('axe.run()')) as {
+      violations: { id: string; nodes: unknown[] }[]
+    }
+    t.strictSame(
+      violations.map(({ id, nodes }) => [id, nodes]),
+      [],
+      `axe: ${what}`,
+    )
+  }
+
+  await visit('by redirect, there and back', async (t, { page, created }) => {
+    await shoot(page, 'sign-in')
+    await isAccessible(t, page, 'sign-in')
+    await signIn(page, 'Ada Martin')
+    await shoot(page, 'verify')
+    await isAccessible(t, page, 'verify')
+    await start(page).click()
+    await heading(page, 'Tell us about your business').waitFor()
+    t.match(page.url(), new RegExp(`^${urls.idenfy}/welcome\\?authToken=[0-9a-f]{40}$`))
+    await shoot(page, 'form')
+    await isAccessible(t, page, 'form')
+    await page.getByRole('button', { name: 'Submit' }).click()
+    await heading(page, 'Submitted').waitFor()
+    await page.reload()
+    await heading(page, 'This form has been completed').waitFor()
+    await page.goBack()
+    await heading(page, 'Welcome back').waitFor()
+    await shoot(page, 'welcome-back')
+    t.equal(created(), 1)
+  })
+
+  await visit('in an iframe: sent, failed, ended, closed', async (t, { page }) => {
+    await signIn(page, 'Ben Okafor')
+    const begin = async () => {
+      await page.getByLabel('within this page').check()
+      await start(page).click()
+      await frameOf(page).getByRole('heading', { name: 'Tell us about your business' }).waitFor()
+    }
+    await begin()
+    t.equal(await page.locator('iframe').getAttribute('allow'), 'camera; fullscreen')
+    t.equal(
+      await frameOf(page).locator('#camera').textContent(),
+      'This page may use the camera for your documents.',
+    )
+    await shoot(page, 'iframe')
+    await isAccessible(t, page, 'iframe')
+
+    await page.evaluate(`postMessage(JSON.stringify({ status: 'success' }), '*')`)
+    await page.evaluate(
+      `document.querySelector('iframe').contentWindow.postMessage({ status: 'success' }, '*')`,
+    )
+    t.ok(await page.locator('iframe').isVisible(), 'a message of somebody else says nothing')
+
+    await frameOf(page).getByRole('button', { name: 'Submit' }).click()
+    await heading(page, 'Thank you').waitFor()
+    t.equal(await page.locator('iframe').count(), 0, 'the token is gone with the frame')
+    await shoot(page, 'done')
+    await isAccessible(t, page, 'done')
+
+    await page.getByRole('button', { name: 'Verify another time' }).click()
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    await signIn(page, 'Ada Martin')
+    await begin()
+    await frameOf(page).getByRole('button', { name: 'Fail' }).click()
+    await heading(page, 'The form was not completed').waitFor()
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    await signIn(page, 'Ada Martin')
+    await begin()
+    await frameOf(page).getByRole('button', { name: 'Let it expire' }).click()
+    await frameOf(page).getByRole('heading', { name: 'This link has ended' }).waitFor()
+    await shoot(page, 'ended')
+    await page.getByRole('button', { name: 'Close the form' }).click()
+    await heading(page, 'Verify your business').waitFor()
+  })
+  await visit('a double click is one POST', async (t, { page, created }) => {
+    const before = await posts()
+    await signIn(page, 'Ada Martin')
+    await page.getByLabel('A slow answer').check()
+    await start(page).dblclick()
+    await page.getByRole('button', { name: 'Opening the form' }).waitFor()
+    await shoot(page, 'loading')
+    await heading(page, 'Tell us about your business').waitFor()
+    t.equal(created(), 1)
+    t.equal((await posts()) - before, 1)
+  })
+
+  await visit('a user of two companies picks one', async (t, { page }) => {
+    await signIn(page, 'Chris Lindqvist')
+    await page.getByLabel('Which company?').selectOption('Initech Paper')
+    await shoot(page, 'two-companies')
+    await start(page).click()
+    await heading(page, 'Tell us about your business').waitFor()
+    const { json } = await send(`${urls.idenfy}/_sandbox/requests`)
+    t.match(json.filter(({ body }: { body?: object }) => body).at(-1).body, {
+      clientId: 'initech',
+      externalRef: /^u-chris-/,
+    })
+  })
+
+  await visit('every fault has words, and passes', async (t, { page }) => {
+    const rows: [string, string, string, string | undefined][] = [
+      ['iDenfy is down', 'We lost the connection', 'Try again', 'provider-unavailable'],
+      ['No answer for eight seconds', 'We lost the connection', 'Try again', 'provider-timeout'],
+      ['The connection breaks', 'We lost the connection', 'Try again', 'provider-outcome-unknown'],
+      [
+        'A session is open already',
+        'Your company is being verified already',
+        'Try again',
+        'kyb-session-conflict',
+      ],
+      ['iDenfy limits the account', 'We are busy just now', 'Try again', 'provider-rate-limited'],
+      ['iDenfy refuses our key', 'Verification is not available just now', '', 'provider-rejected'],
+      ['iDenfy answers nonsense', 'Verification is not available just now', '', 'provider-bad-response'],
+      ['Another company’s id', 'You have no access to this company', '', 'company-not-allowed'],
+      ['A field that policy closes', 'Something went wrong on our side', '', 'field-not-permitted'],
+      ['The sign-in has ended', 'Please sign in again', 'Sign in', 'invalid-token'],
+    ]
+    await signIn(page, 'Ada Martin')
+    for (const [fault, title, button, code] of rows) {
+      await page.getByLabel(fault).check()
+      await start(page).click()
+      await heading(page, title).waitFor()
+      await page.locator('#notice-title:focus').waitFor()
+      t.equal(await page.locator('#log li a').first().textContent(), code, fault)
+      const offered = page.locator('#notice-button')
+      t.equal(await offered.isVisible(), button !== '')
+      if (button) t.match(await offered.textContent(), button)
+      t.notMatch(
+        await page.locator('#notice-text').innerText(),
+        /iDenfy|token|provider|\d{3}/,
+        'in plain words',
+      )
+      await shoot(page, `fault-${code}`)
+    }
+    await isAccessible(t, page, 'a notice')
+    await page.locator('#notice-button').click()
+    await heading(page, 'Welcome to Northgate').waitFor()
+
+    await signIn(page, 'Chris Lindqvist')
+    await page.getByLabel('The connection breaks').check()
+    await start(page).click()
+    await heading(page, 'We lost the connection').waitFor()
+    await page.getByRole('button', { name: 'Try again' }).click()
+    await heading(page, 'Tell us about your business').waitFor()
+  })
+
+  await visit('one key for one click, however often it is tried', async (t, { page }) => {
+    await signIn(page, 'Ben Okafor')
+    const keys: string[] = []
+    page.on('request', (request) => {
+      const { 'idempotency-key': key } = request.headers()
+      if (key && request.method() === 'POST') keys.push(key)
+    })
+    for (const name of ['first', 'second']) {
+      await page.getByLabel('A session is open already').check()
+      await start(page).click()
+      await heading(page, 'Your company is being verified already').waitFor()
+      t.ok(keys.length > 0, name)
+    }
+    await page.getByRole('button', { name: 'Try again' }).click()
+    await heading(page, 'Tell us about your business').waitFor()
+    t.equal(keys.length, 3)
+    t.not(keys[0], keys[1], 'another click, another key')
+    t.equal(keys[1], keys[2], 'a repetition, the same key')
+  })
+
+  await visit('a service that cannot be reached, and too many requests', async (t, { page }) => {
+    await signIn(page, 'Ben Okafor')
+    await page.getByLabel('Too many requests').check()
+    await start(page).click()
+    await heading(page, 'One moment, please').waitFor()
+    const button = page.locator('#notice-button')
+    t.match(await button.textContent(), /^Try again in \d+ s$/)
+    t.equal(await button.getAttribute('aria-disabled'), 'true')
+    await shoot(page, 'fault-rate-limited')
+  })
+
+  await visit(
+    'every problem code has a message, on a phone, in the dark',
+    async (t, { page }) => {
+      await shoot(page, 'phone-sign-in')
+      await signIn(page, 'Chris Lindqvist')
+      for (const code of problemCodes) {
+        await page.getByLabel('Show a message').selectOption(code)
+        t.ok((await page.locator('#notice-text').innerText()).length > 20, code)
+        const overflow = await page.evaluate('document.documentElement.scrollWidth - innerWidth')
+        t.equal(overflow, 0, 'nothing is wider than the screen')
+      }
+      await isAccessible(t, page, 'phone, dark')
+      await shoot(page, 'phone-notice')
+      await page.getByLabel('within this page').check()
+      await start(page).tap()
+      await frameOf(page).getByRole('heading', { name: 'Tell us about your business' }).waitFor()
+      await shoot(page, 'phone-iframe')
+      await isAccessible(t, page, 'phone, iframe')
+    },
+    { ...phone, colorScheme: 'dark', reducedMotion: 'reduce' },
+  )
+
+  await visit('by keyboard alone', async (_t, { page }) => {
+    await page.getByRole('button', { name: 'Ada Martin' }).waitFor()
+    for (let step = 0; step < 3; step += 1) await page.keyboard.press('Tab')
+    await page.keyboard.press('Enter')
+    const company = page.getByLabel('Which company?')
+    await company.waitFor()
+    await page.locator('#verify h1:focus').waitFor()
+    await page.keyboard.press('Tab')
+    await page.locator('#company:focus').waitFor()
+    await page.keyboard.press('ArrowDown')
+    await page.keyboard.press('Tab')
+    await page.keyboard.press('Enter')
+    await heading(page, 'Tell us about your business').waitFor()
+  })
+
+  await visit('the documentation', async (t, { page }) => {
+    await page.goto(`${urls.service}/docs`)
+    await page.getByText('/onboarding/kyb-token').first().click()
+    await page.getByText('Idempotency-Key').first().waitFor()
+    await page.screenshot({ path: `${shots}/docs.png` })
+    await page.goto(`${urls.service}/problems/provider-timeout`)
+    await heading(page, 'The verification provider did not answer in time').waitFor()
+    await shoot(page, 'problem')
+    await isAccessible(t, page, 'a problem')
+  })
+})
