@@ -10,6 +10,8 @@ const SandboxConfig = Type.Object({
   SANDBOX_IDENFY_PORT: port(4010),
   SANDBOX_IDENTITY_PORT: port(4011),
   SANDBOX_DEMO_PORT: port(4012),
+  /** Of pages under development, besides the demo's; the default is that of Vite. */
+  SANDBOX_CORS_ORIGINS: Type.String({ default: 'http://localhost:5173' }),
 })
 export type SandboxConfig = Static<typeof SandboxConfig>
 

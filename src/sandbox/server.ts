@@ -68,7 +68,7 @@ async function startAll(): Promise<void> {
     IDENFY_ENVIRONMENT: 'sandbox',
     ALLOW_INSECURE_URLS: 'true',
     DOCS: 'true',
-    CORS_ORIGINS: `${demo},${demo.replace('127.0.0.1', 'localhost')}`,
+    CORS_ORIGINS: [demo, demo.replace('127.0.0.1', 'localhost'), config.SANDBOX_CORS_ORIGINS].join(),
   })
   const logger = createLogger(serviceConfig.LOG_LEVEL)
   const app = await buildApp(serviceConfig, { logger })

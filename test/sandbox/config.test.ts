@@ -17,6 +17,7 @@ t.test('ports can be moved', async (t) => {
     SANDBOX_IDENFY_PORT: 5010,
     SANDBOX_IDENTITY_PORT: 4011,
     SANDBOX_DEMO_PORT: 4012,
+    SANDBOX_CORS_ORIGINS: 'http://localhost:5173',
   })
   t.equal(loadSandboxConfig({ SANDBOX_HOST: '0.0.0.0' }).SANDBOX_HOST, '0.0.0.0')
   for (const name of ports) {

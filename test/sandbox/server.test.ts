@@ -52,7 +52,7 @@ t.test('one command starts it all, and a token can be had over http', async (t) 
     identityUrl: identityProvider,
     idenfyUrl: address('iDenfy simulator'),
   })
-  for (const origin of [demo, demo.replace('127.0.0.1', 'localhost')]) {
+  for (const origin of [demo, demo.replace('127.0.0.1', 'localhost'), 'http://localhost:5173']) {
     const { headers } = await send(`${service}/onboarding/kyb-token`, { method: 'POST', headers: { origin } })
     t.equal(headers['access-control-allow-origin'], origin)
   }
@@ -97,6 +97,11 @@ t.test('what cannot start says why', async (t) => {
     ]),
     // An address of RFC 5737 that no machine has.
     [[], { SANDBOX_HOST: '192.0.2.1' }, 'listen EADDRNOTAVAIL: address not available 192.0.2.1'],
+    [
+      [],
+      { SANDBOX_CORS_ORIGINS: '*' },
+      'The configuration has 1 fault(s):\n  CORS_ORIGINS must be a comma-separated list of exact origins',
+    ],
     [[], { SANDBOX_PORT: 'x' }, 'env/SANDBOX_PORT must be integer'],
     [['idp'], {}, 'There is no part "idp"; there are idenfy-simulator, identity-provider, demo, and all'],
     [[''], {}, 'There is no part ""; there are idenfy-simulator, identity-provider, demo, and all'],
