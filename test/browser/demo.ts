@@ -1,9 +1,10 @@
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { createRequire } from 'node:module'
 import { type BrowserContextOptions, chromium, type Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { problemCodes } from '../../src/sandbox/demo/messages.js'
-import { send, spawnNode } from '../helper.js'
+import { listen, send, spawnNode } from '../helper.js'
 
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
 const shots = '.screenshots'
@@ -21,7 +22,14 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, a
     `SANDBOX_${part}PORT`,
     '0',
   ])
-  const sandbox = spawnNode(t, ['dist/sandbox/server.js'], Object.fromEntries(anyPort))
+  const ownPage = createServer((_request, response) =>
+    response.setHeader('content-type', 'text/html').end('<title>'),
+  )
+  const ownOrigin = `http://localhost:${await listen(t, ownPage)}`
+  const sandbox = spawnNode(t, ['dist/sandbox/server.js'], {
+    ...Object.fromEntries(anyPort),
+    SANDBOX_CORS_ORIGINS: ownOrigin,
+  })
   await sandbox.waitFor(/demo page +http/)
   const address = (part: string) => String(new RegExp(`${part} +(http\\S+)`).exec(sandbox.output.stdout)?.[1])
   const urls = {
@@ -29,6 +37,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, a
     idenfy: address('iDenfy simulator'),
     identity: address('identity provider'),
     demo: address('demo page'),
+    ownPage: ownOrigin,
   }
   const browser = await chromium.launch({
     executablePath,
@@ -163,13 +172,9 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, a
     await isAccessible(t, page, 'done')
 
     await page.getByRole('button', { name: 'Verify another time' }).click()
-    await page.getByRole('button', { name: 'Sign out' }).click()
-    await signIn(page, 'Ada Martin')
     await begin()
     await frameOf(page).getByRole('button', { name: 'Fail' }).click()
     await heading(page, 'The form was not completed').waitFor()
-    await page.getByRole('button', { name: 'Sign out' }).click()
-    await signIn(page, 'Ada Martin')
     await begin()
     await frameOf(page).getByRole('button', { name: 'Let it expire' }).click()
     await frameOf(page).getByRole('heading', { name: 'This link has ended' }).waitFor()
@@ -314,6 +319,18 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, a
     await page.keyboard.press('ArrowDown')
     await page.keyboard.press('Tab')
     await page.keyboard.press('Enter')
+    await heading(page, 'Tell us about your business').waitFor()
+  })
+
+  await visit('the README’s code in a page of one’s own', async (_t, { page }) => {
+    const [, code = ''] = /^```js\n([\s\S]*?)^```$/m.exec(readFileSync('README.md', 'utf8')) ?? []
+    await page.goto(ownOrigin)
+    await page.addScriptTag({
+      type: 'module',
+      content: code
+        .replace('http://127.0.0.1:4011', urls.identity)
+        .replace('http://127.0.0.1:3000', urls.service),
+    })
     await heading(page, 'Tell us about your business').waitFor()
   })
 

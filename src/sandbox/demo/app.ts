@@ -46,6 +46,8 @@ const faults: Readonly<Record<string, Fault>> = {
   burst: { label: 'Too many requests', burst: 10 },
 }
 
+const patienceMs = 4000
+
 const element = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T
 
 const settings = (await (await fetch('/settings.json')).json()) as {
@@ -63,6 +65,7 @@ let isBusy = false
 let idempotencyKey: string | undefined
 let leaveForm: (() => void) | undefined
 let countdown: number | undefined
+let patience: number | undefined
 
 function say(text: string): void {
   element('live').textContent = text
@@ -78,9 +81,10 @@ function show(section: 'sign-in' | 'verify' | 'form' | 'done'): void {
 
 // --- signing in ---
 
-/** A user nobody has seen before, by the same name: an equal request of a known one may get an earlier token again. */
+/** A user nobody has seen before, by the same name: for a while an equal request of a known one gets its token again. */
 function becomeNew({ id }: User): void {
   userId = `${id}-${crypto.randomUUID().slice(0, 8)}`
+  accessToken = ''
   idempotencyKey = undefined
 }
 
@@ -114,10 +118,10 @@ async function signIn(someone: User): Promise<void> {
 }
 
 function signOut(): void {
+  leaveForm?.()
   user = undefined
   accessToken = ''
   sessionStorage.removeItem('user')
-  leaveForm?.()
   show('sign-in')
 }
 
@@ -132,7 +136,7 @@ async function verify(): Promise<void> {
   let outcome = await ask(user, met)
   if ('problem' in outcome && outcome.problem?.code === 'invalid-token') {
     // It may just have ended: once, without troubling anybody.
-    accessToken = await fetchAccessToken(user).catch(() => '')
+    accessToken = ''
     outcome = await ask(user, met)
   }
   if (met !== faults.none) await meet('none')
@@ -145,6 +149,7 @@ async function verify(): Promise<void> {
 
 async function ask(someone: User, { inRequest, burst = 0 }: Fault): Promise<Outcome> {
   idempotencyKey ??= crypto.randomUUID()
+  accessToken ||= await fetchAccessToken(someone).catch(() => '')
   const request = {
     serviceUrl: settings.serviceUrl,
     accessToken,
@@ -166,6 +171,8 @@ function setBusy(busy: boolean): void {
   button.setAttribute('aria-disabled', String(busy))
   button.classList.toggle('busy', busy)
   element('start-text').textContent = busy ? 'Opening the form…' : 'Verify your business'
+  clearTimeout(patience)
+  if (busy) patience = setTimeout(say, patienceMs, 'Still opening the form')
 }
 
 // --- the form ---
@@ -213,6 +220,8 @@ function open(token: KybToken): void {
     removeEventListener('message', listen)
     frame.remove()
     leaveForm = undefined
+    // Here forms end within seconds; the same user would be led back to one that is over.
+    if (user) becomeNew(user)
   }
   addEventListener('message', listen)
   element('frame-place').append(frame)
@@ -246,6 +255,7 @@ function welcomeBack(): void {
 function showNotice(message: Message, { problem, retryAfterSeconds = 0 }: Failure = {}): void {
   hideNotice()
   element('notice').hidden = false
+  element('notice').classList.toggle('calm', message.action === 'none')
   element('notice-title').textContent = message.title
   element('notice-text').textContent = message.text
   element('reference').hidden = message.action !== 'contact' || !problem
@@ -292,10 +302,7 @@ async function meet(name: string): Promise<void> {
     headers: { 'Content-Type': 'application/json' },
     body: JSON.stringify(fault.atIdenfy ? { ...fault.atIdenfy, times: 1 } : {}),
   })
-  if (user && fault !== faults.none) {
-    becomeNew(user)
-    accessToken = await fetchAccessToken(user)
-  }
+  if (user && fault !== faults.none) becomeNew(user)
 }
 
 async function logged(request: Promise<Outcome>): Promise<Outcome> {
