@@ -19,7 +19,7 @@ export const openapi = fp(
           license: { name: 'MIT', identifier: 'MIT' },
         },
         servers: [{ url: '/', description: 'Where this document comes from' }],
-        tags: [{ name: 'onboarding' }],
+        tags: [{ name: 'onboarding', description: 'The verification of a company' }],
         components: {
           securitySchemes: {
             accessToken: {

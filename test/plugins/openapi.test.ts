@@ -1,8 +1,11 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { Validator } from '@seriousme/openapi-schema-validator'
+import { Value } from '@sinclair/typebox/value'
 import openapiTypescript, { astToString } from 'openapi-typescript'
 import t from 'tap'
-import { type ProblemDetails, problems } from '../../src/problems.js'
+import { ProblemDetails, problems } from '../../src/problems.js'
+import { KybToken } from '../../src/routes/onboarding/kyb-token.js'
+import { KybSession } from '../../src/services/idenfy/schemas.js'
 import { build } from '../helper.js'
 
 interface Failure {
@@ -30,6 +33,18 @@ t.test('the types of the clients are those of openapi.json', async (t) => {
   t.equal(readFileSync(typesFile, 'utf8'), types, 'if not: npm run openapi')
 })
 
+t.test('its examples are what its schemas describe', async (t) => {
+  const { requestBody, responses } = document.paths['/onboarding/kyb-token'].post
+  t.ok(Value.Check(KybSession, requestBody.content['application/json'].example))
+  const { 201: success, ...failures } = responses
+  t.ok(Value.Check(KybToken, success.content['application/json'].example))
+  for (const { content } of Object.values<Failure>(failures)) {
+    for (const [code, { value }] of Object.entries(content['application/problem+json'].examples)) {
+      t.ok(Value.Check(ProblemDetails, value), code)
+    }
+  }
+})
+
 t.test('it names one endpoint, and each problem with an example', async (t) => {
   t.strictSame(Object.keys(document.paths), ['/onboarding/kyb-token'])
   const { post } = document.paths['/onboarding/kyb-token']
@@ -38,7 +53,6 @@ t.test('it names one endpoint, and each problem with an example', async (t) => {
     post.parameters.map(({ name }: { name: string }) => name),
     ['X-Company-Id', 'Idempotency-Key'],
   )
-  t.ok(post.responses[201].content['application/json'].example)
   const { 201: _, ...failures } = post.responses as Record<string, Failure>
   const examples = Object.entries(failures).flatMap(([status, { content }]) =>
     Object.entries(content['application/problem+json'].examples).map(([code, { value }]) => [
