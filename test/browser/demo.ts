@@ -182,6 +182,20 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, a
     await page.getByRole('button', { name: 'Close the form' }).click()
     await heading(page, 'Verify your business').waitFor()
   })
+  await visit('a form that is left open ends with its token', async (t, { page }) => {
+    await page.clock.install()
+    await page.goto(urls.demo)
+    await signIn(page, 'Ada Martin')
+    await page.getByLabel('within this page').check()
+    await start(page).click()
+    await heading(page, 'Your business').waitFor()
+    await page.clock.fastForward('59:00')
+    t.ok(await page.locator('iframe').isVisible())
+    await page.clock.fastForward('01:00')
+    await heading(page, 'The form has ended').waitFor()
+    t.equal(await page.locator('iframe').count(), 0)
+  })
+
   await visit('a double click is one POST', async (t, { page, created }) => {
     const before = await posts()
     await signIn(page, 'Ada Martin')

@@ -47,6 +47,8 @@ const faults: Readonly<Record<string, Fault>> = {
 }
 
 const patienceMs = 4000
+/** A longer one would fire at once; tokens can last for 30 days. */
+const maxTimerMs = 2 ** 31 - 1
 
 const element = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T
 
@@ -206,15 +208,18 @@ function open(token: KybToken): void {
       })
     }
   }
-  const ended = setTimeout(() => {
-    leaveForm?.()
-    show('verify')
-    showNotice({
-      title: 'The form has ended',
-      text: 'It was open for too long. You can start again.',
-      action: 'try-again',
-    })
-  }, token.expiresIn * 1000)
+  const ended = setTimeout(
+    () => {
+      leaveForm?.()
+      show('verify')
+      showNotice({
+        title: 'The form has ended',
+        text: 'It was open for too long. You can start again.',
+        action: 'try-again',
+      })
+    },
+    Math.min(token.expiresIn * 1000, maxTimerMs),
+  )
   leaveForm = () => {
     clearTimeout(ended)
     removeEventListener('message', listen)
