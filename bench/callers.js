@@ -1,0 +1,59 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { exportJWK, exportSPKI, generateKeyPair, SignJWT } from 'jose'
+
+export const issuer = 'https://idp.example'
+export const audience = 'onboarding'
+export const algorithms = ['RS256', 'ES256', 'EdDSA']
+const callers = 500
+
+/**
+ * Makes, for each algorithm, a key and an access token for each of 500 users of 500 companies, of the size that
+ * identity providers make them.
+ *
+ * @returns the files: a JWK set, the RSA key as PEM, and lists of tokens by algorithm
+ */
+export async function makeCallers(directory) {
+  const keys = []
+  const tokenFiles = {}
+  let rsaPem
+  for (const alg of algorithms) {
+    const { publicKey, privateKey } = await generateKeyPair(alg, { extractable: true })
+    const kid = `bench-${alg}`
+    keys.push({ ...(await exportJWK(publicKey)), kid, alg, use: 'sig' })
+    if (alg === 'RS256') rsaPem = await exportSPKI(publicKey)
+    tokenFiles[alg] = write(directory, `${alg}.json`, await signTokens(privateKey, { alg, kid }))
+  }
+  return {
+    tokenFiles,
+    jwksFile: write(directory, 'jwks.json', { keys }),
+    rsaPem,
+  }
+}
+
+function signTokens(privateKey, { alg, kid }) {
+  const iat = Math.floor(Date.now() / 1000)
+  return Promise.all(
+    Array.from({ length: callers }, (_, index) =>
+      new SignJWT({
+        iss: issuer,
+        aud: audience,
+        sub: `user-${index}`,
+        company_id: `company-${index}`,
+        client_id: 'portal',
+        scope: 'openid profile onboarding:write',
+        jti: crypto.randomUUID(),
+        iat,
+        exp: iat + 6 * 3600,
+      })
+        .setProtectedHeader({ alg, kid, typ: 'at+jwt' })
+        .sign(privateKey),
+    ),
+  )
+}
+
+function write(directory, name, value) {
+  const path = join(directory, name)
+  writeFileSync(path, JSON.stringify(value))
+  return path
+}

@@ -1,0 +1,73 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { makeCallers } from './callers.js'
+import { startOthers, startService } from './contenders.js'
+import { freePort, killAll, listening, start } from './processes.js'
+import { report } from './report.js'
+import { addLatency, compare, flood, remember, startUp } from './scenarios.js'
+
+const isQuick = process.env.BENCH_QUICK === '1'
+const isLong = process.env.BENCH_LONG === '1'
+const lengths = isQuick
+  ? { rounds: 3, seconds: 1.5, latencySeconds: 3, latencyRounds: 1, starts: 3, memorySeconds: 10 }
+  : {
+      rounds: 7,
+      seconds: 5,
+      latencySeconds: 10,
+      latencyRounds: 5,
+      starts: 7,
+      memorySeconds: isLong ? 600 : 90,
+    }
+/** A run that hangs ends all the same. */
+const giveUpAfterMs = (isQuick ? 5 : isLong ? 40 : 25) * 60_000
+
+const directory = mkdtempSync(join(tmpdir(), 'bench-'))
+process.on('exit', () => rmSync(directory, { recursive: true, force: true }))
+setTimeout(() => {
+  process.stderr.write('The benchmark takes too long\n')
+  process.exit(1)
+}, giveUpAfterMs).unref()
+
+const say = (text) => process.stderr.write(`${text}\n`)
+
+say('making callers')
+const callers = await makeCallers(directory)
+const port = await freePort()
+const upstream = `http://127.0.0.1:${port}`
+const bench = { directory, upstream, callers, say }
+await listening(
+  start('upstream', [process.execPath, 'bench/upstream.js', String(port), callers.jwksFile], { directory }),
+  upstream,
+)
+
+say('starting the service, again and again')
+const starts = await startUp(bench, lengths.starts)
+
+const service = await startService(bench)
+await listening(service, service.origin)
+const others = await startOthers(bench)
+const entries = await compare(bench, service, others, { ...lengths, warmUpSeconds: isQuick ? 1 : 4 })
+
+say('an upstream of 80 ms')
+const floor = others.find(({ name }) => name === 'floor')
+const added = await addLatency(bench, service, floor, {
+  rounds: lengths.latencyRounds,
+  seconds: lengths.latencySeconds,
+})
+for (const target of [service, ...others]) await target.stop()
+
+say('5,000 requests at once')
+const floods = []
+for (const maxInFlight of ['50', '5000']) {
+  floods.push({ maxInFlight, ...(await flood(bench, { IDENFY_MAX_IN_FLIGHT: maxInFlight })) })
+}
+
+say('memory')
+const memory = await remember(bench, lengths.memorySeconds)
+
+const text = report({ ...lengths, entries, added, floods, starts, memory })
+process.stdout.write(text)
+if (!isQuick) writeFileSync('bench/results.md', text)
+killAll()
+process.exit(0)

@@ -1,0 +1,95 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { openSync, readFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { request } from 'undici'
+
+if (availableParallelism() < 2) throw new Error('The service needs a core of its own: two are the least')
+
+/** What is measured has the last core to itself; the load and the upstream share the others. */
+export const measuredCore = availableParallelism() - 1
+const otherCores = `0-${measuredCore - 1}`
+/** The kernel accounts CPU time to processes in hundredths of a second. */
+const tickMicroseconds = 10_000
+const startTimeoutMs = 10_000
+
+const running = new Set()
+
+export function killAll() {
+  for (const child of running) child.kill('SIGKILL')
+}
+process.on('exit', killAll)
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
+
+/**
+ * @param command what to run, with its arguments
+ * @param directory where its output goes, to a file of its own
+ */
+export function start(name, command, { env = {}, directory, isMeasured = false }) {
+  const logFile = join(directory, `${name}.log`)
+  const log = openSync(logFile, 'w')
+  const cores = isMeasured ? String(measuredCore) : otherCores
+  // The kernel ends it with this process, however that ends.
+  const pinned = ['--pdeathsig', 'KILL', 'taskset', '--cpu-list', cores, ...command]
+  const child = spawn('setpriv', pinned, {
+    env: { PATH: process.env.PATH, ...env },
+    stdio: ['ignore', log, log],
+  })
+  running.add(child)
+  const exited = once(child, 'exit').then(() => running.delete(child))
+  return {
+    name,
+    pid: child.pid,
+    logFile,
+    hasExited: () => child.exitCode !== null || child.signalCode !== null,
+    stop() {
+      child.kill('SIGKILL')
+      return exited
+    },
+    async finished() {
+      await exited
+      if (child.exitCode !== 0) throw new Error(`${name} failed: ${readFileSync(logFile, 'utf8')}`)
+    },
+  }
+}
+
+/** Resolves when a process answers at all. */
+export async function listening(child, url, pollMs = 20) {
+  const giveUpAt = performance.now() + startTimeoutMs
+  while (performance.now() < giveUpAt && !child.hasExited()) {
+    try {
+      const { body } = await request(url)
+      await body.dump()
+      return
+    } catch {
+      await delay(pollMs)
+    }
+  }
+  throw new Error(`${child.name} does not start: ${readFileSync(child.logFile, 'utf8')}`)
+}
+
+export async function freePort() {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address()
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+/** User and system time of all threads. */
+export function cpuMicroseconds(pid) {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) * tickMicroseconds
+}
+
+/** Resident memory, now and at its most. */
+export function memoryMegabytes(pid) {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+  const megabytes = (name) => Number(new RegExp(`${name}:\\s+(\\d+) kB`).exec(status)[1]) / 1024
+  return { resident: megabytes('VmRSS'), peak: megabytes('VmHWM') }
+}

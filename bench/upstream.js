@@ -1,0 +1,62 @@
+// Stands in for iDenfy and for the identity provider's keys: node upstream.js PORT JWKS_FILE
+import { readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+
+const [port, jwksFile] = process.argv.slice(2)
+const jwks = readFileSync(jwksFile)
+let delayMs = 0
+let calls = 0
+let inFlight = 0
+let mostInFlight = 0
+
+function createToken(body) {
+  const { clientId = 'company-0', externalRef = null } = JSON.parse(body || '{}')
+  return JSON.stringify({
+    tokenType: 'FORM',
+    tokenString: `${calls}`.padStart(40, '0'),
+    clientId,
+    externalRef,
+    companyId: '167e5025-3fe6-4442-bf50-6c9c6502c51a',
+    expiration: new Date(Date.now() + 3_600_000).toISOString(),
+    isActive: true,
+    isValid: true,
+    locale: null,
+    flow: null,
+    theme: null,
+    tags: [],
+    scanRefs: [],
+  })
+}
+
+function answerPost(body, response) {
+  calls += 1
+  inFlight += 1
+  mostInFlight = Math.max(mostInFlight, inFlight)
+  const text = createToken(body)
+  const answer = () => {
+    inFlight -= 1
+    response.writeHead(201, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) })
+    response.end(text)
+  }
+  if (delayMs === 0) answer()
+  else setTimeout(answer, delayMs)
+}
+
+createServer((request, response) => {
+  const { method, url } = request
+  let body = ''
+  request.setEncoding('utf8')
+  request.on('data', (chunk) => {
+    body += chunk
+  })
+  request.on('end', () => {
+    // At any path: not every proxy can write one that ends with a slash.
+    if (method === 'POST') return answerPost(body, response)
+    if (method === 'PUT') delayMs = JSON.parse(body).delayMs
+    if (url === '/jwks.json') return response.end(jwks)
+    response.end(JSON.stringify({ calls, mostInFlight }))
+    mostInFlight = inFlight
+  })
+})
+  .on('connection', (socket) => socket.setNoDelay(true))
+  .listen({ port: Number(port), host: '127.0.0.1', backlog: 4096 })
