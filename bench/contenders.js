@@ -10,13 +10,16 @@ const nginx = '/usr/sbin/nginx'
 const measured = { isMeasured: true }
 
 /** The service as built, with everything on and its limits out of the way. */
-export async function startService({ directory, upstream }, { name = 'service', env = {} } = {}) {
+export async function startService(
+  { directory, upstream },
+  { name = 'service', env = {}, nodeOptions = [] } = {},
+) {
   const port = await freePort()
   const managementPort = await freePort()
   const policyFile = join(directory, 'policy.json')
   // Callers vary the lifetime, so that not all but the first request are answered from memory.
   writeFileSync(policyFile, JSON.stringify({ callerMaySet: { locale: true, lifetime: true } }))
-  const child = start(name, [process.execPath, 'dist/server.js'], {
+  const child = start(name, [process.execPath, ...nodeOptions, 'dist/server.js'], {
     ...measured,
     directory,
     env: {

@@ -45,8 +45,8 @@ export function start(name, command, { env = {}, directory, isMeasured = false }
     pid: child.pid,
     logFile,
     hasExited: () => child.exitCode !== null || child.signalCode !== null,
-    stop() {
-      child.kill('SIGKILL')
+    stop(signal = 'SIGKILL') {
+      child.kill(signal)
       return exited
     },
     async finished() {
