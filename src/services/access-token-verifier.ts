@@ -1,6 +1,13 @@
-import { errors, type JWTPayload, jwtVerify } from 'jose'
-import { Problem } from '../problems.js'
-import { findFault, type InvalidTokenReason, mediaType } from './access-token.js'
+import { KeyObject } from 'node:crypto'
+import { errors, type JWTPayload } from 'jose'
+import {
+  type AccessToken,
+  type InvalidTokenReason,
+  invalidToken,
+  mediaType,
+  readAccessToken,
+} from './access-token.js'
+import { isSignatureOf } from './signature.js'
 import type { SigningKeys } from './signing-keys.js'
 
 export interface AccessTokenVerifierOptions {
@@ -18,60 +25,48 @@ export interface AccessTokenVerifierOptions {
 
 /** Checks a JWT access token (RFC 7519, RFC 8725): form, signature, issuer, audience and times. */
 export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
-  const { signingKeys, issuer, audience, algorithms, clockToleranceSeconds, maxLifetimeSeconds, now } =
-    options
+  const { signingKeys, algorithms, now } = options
   const accepted = { algorithms, types: options.tokenTypes.map(mediaType) }
+
+  async function keyOf({ header }: AccessToken): Promise<KeyObject> {
+    try {
+      return KeyObject.from(await signingKeys.resolve(header))
+    } catch (error) {
+      throw error instanceof errors.JWKSNoMatchingKey ? invalidToken('unknown-key', error) : error
+    }
+  }
 
   /**
    * @returns the verified claims
    * @throws Problem `invalid-token`, whose diagnosis names the reason, or `auth-keys-unavailable`
    */
-  return async (token: string): Promise<JWTPayload> => {
-    const fault = findFault(token, accepted)
+  return async (text: string): Promise<JWTPayload> => {
+    const token = readAccessToken(text, accepted)
+    const key = await keyOf(token)
+    if (!isSignatureOf(token, key)) throw invalidToken('signature')
+    const fault = findClaimFault(token.claims, now() / 1000, options)
     if (fault) throw invalidToken(fault)
-    const nowMs = now()
-    try {
-      // jose, not fast-jwt: RS256 costs 52 µs of CPU against 25, but in another thread, and the clock can be given.
-      const { payload } = await jwtVerify(token, signingKeys.resolve, {
-        algorithms,
-        issuer,
-        audience,
-        clockTolerance: clockToleranceSeconds,
-        currentDate: new Date(nowMs),
-        requiredClaims: ['exp', 'iat', 'sub'],
-      })
-      const { exp, iat, sub } = payload as { exp: number; iat: number; sub: unknown }
-      if (typeof sub !== 'string') throw invalidToken('claim-sub')
-      if (iat > nowMs / 1000 + clockToleranceSeconds) throw invalidToken('issued-in-future')
-      if (exp - iat > maxLifetimeSeconds) throw invalidToken('lifetime')
-      return payload
-    } catch (error) {
-      throw error instanceof errors.JOSEError ? invalidToken(reasonOf(error), error) : error
-    }
+    return token.claims
   }
 }
 
 export type AccessTokenVerifier = ReturnType<typeof createAccessTokenVerifier>
 
-export function invalidToken(reason: InvalidTokenReason, cause?: unknown): Problem {
-  return new Problem('invalid-token', { cause, diagnosis: { reason } })
-}
-
-const reasons: Record<string, InvalidTokenReason> = {
-  [errors.JWTExpired.code]: 'expired',
-  [errors.JWKSNoMatchingKey.code]: 'unknown-key',
-}
-
-const claimReasons: Record<string, InvalidTokenReason> = {
-  iss: 'claim-iss',
-  aud: 'claim-aud',
-  exp: 'claim-exp',
-  nbf: 'claim-nbf',
-  iat: 'claim-iat',
-  sub: 'claim-sub',
-}
-
-function reasonOf(error: errors.JOSEError): InvalidTokenReason {
-  const byClaim = error instanceof errors.JWTClaimValidationFailed && claimReasons[error.claim]
-  return byClaim || (reasons[error.code] ?? 'signature')
+/** RFC 7519, section 4.1, and RFC 9068, section 4; times are in seconds. */
+function findClaimFault(
+  { iss, aud, sub, iat, nbf, exp }: Record<string, unknown>,
+  now: number,
+  { issuer, audience, clockToleranceSeconds, maxLifetimeSeconds }: AccessTokenVerifierOptions,
+): InvalidTokenReason | undefined {
+  if (iss !== issuer) return 'claim-iss'
+  if (aud !== audience && !(Array.isArray(aud) && aud.includes(audience))) return 'claim-aud'
+  if (typeof sub !== 'string') return 'claim-sub'
+  if (typeof iat !== 'number') return 'claim-iat'
+  if (typeof exp !== 'number') return 'claim-exp'
+  if (nbf !== undefined && !(typeof nbf === 'number' && nbf <= now + clockToleranceSeconds))
+    return 'claim-nbf'
+  if (exp <= now - clockToleranceSeconds) return 'expired'
+  if (iat > now + clockToleranceSeconds) return 'issued-in-future'
+  if (exp - iat > maxLifetimeSeconds) return 'lifetime'
+  return undefined
 }

@@ -1,3 +1,5 @@
+import type { JWTPayload } from 'jose'
+import { Problem } from '../problems.js'
 import { parseStrictObject } from './strict-json.js'
 
 const maxLength = 8192
@@ -41,45 +43,56 @@ export interface AcceptedTokens {
   readonly types: readonly string[]
 }
 
+export interface AccessToken {
+  readonly header: { readonly alg: string; readonly kid: string }
+  readonly claims: JWTPayload
+  /** What the signature is of. */
+  readonly signed: Buffer
+  readonly signature: Buffer
+}
+
 /**
  * Reads a JWT strictly and before any cryptography (RFC 8725): what two readers could take for two different
  * tokens, and what asks the reader to fetch, decompress or decrypt, ends here.
  *
- * @returns why the token is refused, or undefined
+ * @throws Problem `invalid-token`, whose diagnosis names the reason
  */
-export function findFault(token: string, accepted: AcceptedTokens): InvalidTokenReason | undefined {
-  if (token.length > maxLength) return 'too-long'
+export function readAccessToken(token: string, accepted: AcceptedTokens): AccessToken {
+  if (token.length > maxLength) throw invalidToken('too-long')
   const parts = compactForm.exec(token)?.slice(1)
-  if (!parts) return 'not-compact'
+  if (!parts) throw invalidToken('not-compact')
   const decoded = parts.map((part) => Buffer.from(part, 'base64url'))
-  if (decoded.some((bytes, index) => bytes.toString('base64url') !== parts[index])) return 'encoding'
-  const [header, claims] = decoded as [Buffer, Buffer, Buffer]
-  return findHeaderFault(header, accepted) ?? findClaimsFault(claims)
+  if (decoded.some((bytes, index) => bytes.toString('base64url') !== parts[index])) {
+    throw invalidToken('encoding')
+  }
+  const [header, claims, signature] = decoded as [Buffer, Buffer, Buffer]
+  return {
+    header: readHeader(header, accepted),
+    claims: readClaims(claims),
+    signed: Buffer.from(token.slice(0, token.lastIndexOf('.'))),
+    signature,
+  }
 }
 
-function findHeaderFault(
-  bytes: Buffer,
-  { algorithms, types }: AcceptedTokens,
-): InvalidTokenReason | undefined {
-  const header = parse(bytes)
-  if (!header) return 'header'
+function readHeader(bytes: Buffer, { algorithms, types }: AcceptedTokens): AccessToken['header'] {
+  const header = parse(bytes, 'header')
   const { alg, typ = 'JWT', kid } = header
-  if (typeof alg !== 'string' || !algorithms.includes(alg)) return 'algorithm'
-  if (typeof typ !== 'string' || !types.includes(mediaType(typ))) return 'token-type'
-  if (typeof kid !== 'string' || !keyIdForm.test(kid)) return 'key-id'
-  if (refusedParameters.some((name) => Object.hasOwn(header, name))) return 'header-parameter'
-  return undefined
+  if (typeof alg !== 'string' || !algorithms.includes(alg)) throw invalidToken('algorithm')
+  if (typeof typ !== 'string' || !types.includes(mediaType(typ))) throw invalidToken('token-type')
+  if (typeof kid !== 'string' || !keyIdForm.test(kid)) throw invalidToken('key-id')
+  if (refusedParameters.some((name) => Object.hasOwn(header, name))) throw invalidToken('header-parameter')
+  return { alg, kid }
 }
 
-function findClaimsFault(bytes: Buffer): InvalidTokenReason | undefined {
-  const claims = parse(bytes)
-  if (!claims) return 'claims'
+function readClaims(bytes: Buffer): JWTPayload {
+  const claims = parse(bytes, 'claims')
   const isForeign =
     foreignClaims.some((name) => Object.hasOwn(claims, name)) ||
     // Cognito and Keycloak name the kind of a token in a claim.
     (claims.token_use ?? 'access') !== 'access' ||
     !['Bearer', undefined].includes(claims.typ as string | undefined)
-  return isForeign ? 'not-an-access-token' : undefined
+  if (isForeign) throw invalidToken('not-an-access-token')
+  return claims
 }
 
 /** `typ` is a media type whose `application/` may be left out (RFC 7515, 4.1.9); case does not matter. */
@@ -87,10 +100,14 @@ export function mediaType(typ: string): string {
   return typ.toLowerCase().replace(/^application\//, '')
 }
 
-function parse(bytes: Buffer): Record<string, unknown> | undefined {
+function parse(bytes: Buffer, part: 'header' | 'claims'): Record<string, unknown> {
   try {
     return parseStrictObject(bytes)
   } catch {
-    return undefined
+    throw invalidToken(part)
   }
+}
+
+export function invalidToken(reason: InvalidTokenReason, cause?: unknown): Problem {
+  return new Problem('invalid-token', { cause, diagnosis: { reason } })
 }

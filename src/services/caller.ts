@@ -1,6 +1,6 @@
 import type { JWTPayload } from 'jose'
 import { Problem } from '../problems.js'
-import { invalidToken } from './access-token-verifier.js'
+import { invalidToken } from './access-token.js'
 
 /** Who asks, and for which company. Both ids keep to the id grammar, so they are safe to log and to build on. */
 export interface Caller {

@@ -1,4 +1,4 @@
-import { createLocalJWKSet, type JSONWebKeySet, type JWTVerifyGetKey } from 'jose'
+import { type CryptoKey, createLocalJWKSet, type JSONWebKeySet, type JWTHeaderParameters } from 'jose'
 import { type Dispatcher, request } from 'undici'
 import { Problem } from '../problems.js'
 import { lintKeySet } from './key-set.js'
@@ -77,18 +77,18 @@ export function createSigningKeys(options: SigningKeysOptions) {
   }
 
   /** @throws Problem `auth-keys-unavailable` when there is no usable set */
-  const resolve: JWTVerifyGetKey = async (header, token) => {
+  async function resolve(header: JWTHeaderParameters): Promise<CryptoKey> {
     dropOldKeys()
     if (!keySet) await refresh()
     if (!keySet) throw new Problem('auth-keys-unavailable')
     if (ageMs() >= maxAgeMs) refresh()
     try {
-      return await keySet(header, token)
+      return await keySet(header)
     } catch (error) {
       const refreshed = refreshForUnknownKey()
       if (!refreshed) throw error
       await refreshed
-      return await keySet(header, token)
+      return await keySet(header)
     }
   }
 
