@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import rateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -68,7 +68,7 @@ async function limiterFactory(app: FastifyInstance, store: RateLimitPluginOption
 
 /** Hashed for the same reason as the keys of tokens. An address has no such key, and so never the same. */
 function keyOf(kind: 'user' | 'company', id: string | undefined): string {
-  return createHash('sha256').update(`${kind}:${id}`).digest('base64url')
+  return hash('sha256', `${kind}:${id}`, 'base64url')
 }
 
 function refuseAbove({ isExceeded, ttlInSeconds }: Result): void {

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { Logger } from 'pino'
 import { Problem } from '../problems.js'
 import type { Caller } from './caller.js'
@@ -164,12 +164,12 @@ const originOf = { own: 'minted', joined: 'shared', stored: 'replayed' } as cons
 
 /** Hashed, because keys are shown by tools that should not show who asks for what. No list of parts reads like another. */
 function keyOf(...parts: readonly string[]): string {
-  return `onboarding-bff:${createHash('sha256').update(JSON.stringify(parts)).digest('base64url')}`
+  return `onboarding-bff:${hash('sha256', JSON.stringify(parts), 'base64url')}`
 }
 
 /** Enough to find the same token again, and no way back to it. */
 function fingerprintOf(tokenString: string): string {
-  return createHash('sha256').update(tokenString).digest('hex').slice(0, 16)
+  return hash('sha256', tokenString).slice(0, 16)
 }
 
 /** The same text for the same members in any order. */
