@@ -1,6 +1,5 @@
 const maxDepth = 32
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-const tokens = /"(?:[^"\\]|\\.)*"|[{}[\],:]/g
 
 /**
  * Parses a JSON object of moderate depth whose members all have different names (RFC 8259 leaves open what a
@@ -20,17 +19,36 @@ export function parseStrictObject(bytes: Uint8Array): Record<string, unknown> {
 /** @param text valid JSON, so that a string before a colon is the name of a member */
 function checkNames(text: string): void {
   const open: Set<string>[] = []
-  let last = ''
-  for (const [token] of text.matchAll(tokens)) {
-    if (token === '{' || token === '[') {
-      if (open.push(new Set()) > maxDepth) throw new Error('too deep')
-    } else if (token === '}' || token === ']') open.pop()
-    else if (token === ':') {
-      const names = open.at(-1) as Set<string>
-      const name = JSON.parse(last) as string
-      if (names.has(name)) throw new Error('a doubled member')
-      names.add(name)
+  let lastString = ''
+  for (let index = 0; index < text.length; index += 1) {
+    switch (text[index]) {
+      case '{':
+      case '[':
+        if (open.push(new Set()) > maxDepth) throw new Error('too deep')
+        break
+      case '}':
+      case ']':
+        open.pop()
+        break
+      case '"': {
+        const end = endOfString(text, index)
+        lastString = text.slice(index, end)
+        index = end - 1
+        break
+      }
+      case ':': {
+        const names = open.at(-1) as Set<string>
+        const name = JSON.parse(lastString) as string
+        if (names.has(name)) throw new Error('a doubled member')
+        names.add(name)
+      }
     }
-    last = token
   }
+}
+
+/** Where the string ends that begins at `begin`: behind the first quote that no backslash precedes. */
+function endOfString(text: string, begin: number): number {
+  let index = begin + 1
+  while (text[index] !== '"') index += text[index] === '\\' ? 2 : 1
+  return index + 1
 }
