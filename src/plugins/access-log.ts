@@ -41,7 +41,10 @@ export const accessLog = fp<{ monotonicNow: () => number }>(
         'request',
       )
     })
-    app.addHook('onResponse', async (request, reply) => app.logAccess(request, reply))
+    app.addHook('onResponse', (request, reply, done) => {
+      app.logAccess(request, reply)
+      done()
+    })
     // Of a caller who hangs up there is no response. What was begun for him goes on.
     app.addHook('onRequestAbort', async (request) => {
       requests.inc({ outcome: 'client-closed' })

@@ -28,12 +28,13 @@ export const draining = fp(
       isDraining = true
       isClosing = true
     })
-    app.addHook('onRequest', async () => {
-      if (isClosing) throw new Problem('draining')
+    app.addHook('onRequest', (_request, _reply, done) => {
+      done(isClosing ? new Problem('draining') : undefined)
     })
-    app.addHook('onSend', async (_request, reply) => {
+    app.addHook('onSend', (_request, reply, _payload, done) => {
       // Kept-alive connections would hold up close() until they time out.
       if (isDraining) reply.header('connection', 'close')
+      done()
     })
   },
   { name: 'draining', fastify: '5.x', dependencies: ['problem-details'] },

@@ -11,7 +11,10 @@ const acceptedContentType = /^application\/json[\t ]*(;[\t ]*charset=("utf-8"|ut
 /** Refuses what is ambiguous, and what no caller of this service needs. */
 export const strictRequests = fp(
   async (app) => {
-    app.addHook('onRequest', async (request) => checkRequest(request))
+    app.addHook('onRequest', (request, _reply, done) => {
+      checkRequest(request)
+      done()
+    })
 
     // Node would answer these itself, in a shape of its own; the hook above refuses them.
     app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))

@@ -58,8 +58,9 @@ export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
         response: { 201: KybToken, '4xx': ProblemDetails, '5xx': ProblemDetails },
       },
       // A request without a body wishes for nothing. A body of `null` stays one: Fastify validates both alike.
-      preValidation: async (request) => {
+      preValidation: (request, _reply, done) => {
         if (request.body === undefined) request.body = {}
+        done()
       },
     },
     async (request, reply) => {
