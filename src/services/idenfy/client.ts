@@ -8,6 +8,7 @@ import { classifyErrorAnswer } from './classify.js'
 import { KybFormToken, type KybFormTokenRequest } from './schemas.js'
 
 const tokenCheck = TypeCompiler.Compile(KybFormToken)
+const memberNames = Object.keys(KybFormToken.properties) as (keyof KybFormToken)[]
 
 /**
  * The request bodies that undici has begun to send. Until then iDenfy cannot have seen the request;
@@ -162,8 +163,11 @@ function readToken(answer: Answer): KybFormToken {
 
 /** What else iDenfy sends is not kept: it is stored with the token. */
 function knownMembers(token: KybFormToken): KybFormToken {
-  const members = Object.entries(token).filter(([name]) => Object.hasOwn(KybFormToken.properties, name))
-  return Object.fromEntries(members) as KybFormToken
+  const known: Record<string, unknown> = {}
+  for (const name of memberNames) {
+    if (token[name] !== undefined) known[name] = token[name]
+  }
+  return known as KybFormToken
 }
 
 function badAnswer(answer: Answer, reason: string): Problem {
