@@ -10,14 +10,14 @@ import { addLatency, compare, flood, remember, startUp } from './scenarios.js'
 const isQuick = process.env.BENCH_QUICK === '1'
 const isLong = process.env.BENCH_LONG === '1'
 const lengths = isQuick
-  ? { rounds: 3, seconds: 1.5, latencySeconds: 3, latencyRounds: 1, starts: 3, memorySeconds: 10 }
+  ? { rounds: 3, seconds: 1.5, latencySeconds: 3, latencyRounds: 1, starts: 3, memorySeconds: 5 }
   : {
       rounds: 7,
-      seconds: 5,
-      latencySeconds: 10,
+      seconds: 4,
+      latencySeconds: 8,
       latencyRounds: 5,
       starts: 7,
-      memorySeconds: isLong ? 600 : 90,
+      memorySeconds: isLong ? 600 : 60,
     }
 /** A run that hangs ends all the same. */
 const giveUpAfterMs = (isQuick ? 5 : isLong ? 40 : 25) * 60_000
@@ -47,7 +47,7 @@ const starts = await startUp(bench, lengths.starts)
 const service = await startService(bench)
 await listening(service, service.origin)
 const others = await startOthers(bench)
-const entries = await compare(bench, service, others, { ...lengths, warmUpSeconds: isQuick ? 1 : 4 })
+const entries = await compare(bench, service, others, { ...lengths, warmUpSeconds: isQuick ? 1 : 3 })
 
 say('an upstream of 80 ms')
 const floor = others.find(({ name }) => name === 'floor')
@@ -66,7 +66,7 @@ for (const maxInFlight of ['50', '5000']) {
 say('memory')
 const memory = await remember(bench, lengths.memorySeconds)
 
-const text = report({ ...lengths, entries, added, floods, starts, memory })
+const text = report({ ...lengths, isLong, entries, added, floods, starts, memory })
 process.stdout.write(text)
 if (!isQuick) writeFileSync('bench/results.md', text)
 killAll()
