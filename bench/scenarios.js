@@ -116,6 +116,8 @@ async function firstSuccess({ callers }, { origin, logFile }) {
       const { statusCode, body } = await request(`${origin}/onboarding/kyb-token`, {
         method: 'POST',
         headers: { authorization: `Bearer ${token}` },
+        // Or the connection would count among those that the service takes.
+        reset: true,
       })
       await body.dump()
       if (statusCode === 201) return
