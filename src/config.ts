@@ -5,7 +5,7 @@ import { type Static, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import { envSchema } from 'env-schema'
 import { checkNamesCompany, checkTemplate } from './services/client-identity.js'
-import { checkPolicy, type SessionPolicyDocument } from './services/session-policy.js'
+import { parsePolicy } from './services/session-policy.js'
 
 const asymmetricAlgorithms = 'RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA Ed25519'.split(' ')
 const exactOrigins = 'a comma-separated list of exact origins'
@@ -238,11 +238,12 @@ export interface Config extends Readonly<Environment> {
   /** The certificates of `IDENFY_CA_FILE`, PEM. */
   readonly idenfyCa?: string | undefined
   /**
-   * Reads the document of `KYB_POLICY_FILE`; undefined without one.
+   * Reads the text of `KYB_POLICY_FILE`, that of an empty policy without one. It may have been replaced by one that
+   * cannot be parsed.
    *
-   * @throws Error when it is not usable
+   * @throws Error when it cannot be read
    */
-  readPolicy(): SessionPolicyDocument | undefined
+  readPolicy(): string
   /**
    * Reads a secret anew: one that was given as a file may have been replaced.
    *
@@ -326,8 +327,8 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     () => given.IDENFY_CA_FILE && readCertificates(given.IDENFY_CA_FILE),
   )
   const readPolicy = () =>
-    given.KYB_POLICY_FILE === undefined ? undefined : readPolicyFile(given.KYB_POLICY_FILE)
-  check('KYB_POLICY_FILE', readPolicy)
+    given.KYB_POLICY_FILE === undefined ? '{}' : readText(given.KYB_POLICY_FILE, maxFileBytes)
+  check('KYB_POLICY_FILE', () => parsePolicy(readPolicy()))
 
   if (environment.NODE_TLS_REJECT_UNAUTHORIZED === '0') {
     addFault(
@@ -460,16 +461,4 @@ function readCertificates(path: string): string {
     throw new Error('holds no certificate in PEM form')
   }
   return pem
-}
-
-function readPolicyFile(path: string): SessionPolicyDocument {
-  const text = readText(path, maxFileBytes)
-  let document: unknown
-  try {
-    document = JSON.parse(text)
-  } catch {
-    throw new Error('is not JSON')
-  }
-  checkPolicy(document)
-  return document
 }

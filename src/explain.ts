@@ -9,7 +9,7 @@ import type { Problem } from './problems.js'
 import { toCaller } from './services/caller.js'
 import { createClientIdentity } from './services/client-identity.js'
 import { KybSession } from './services/idenfy/schemas.js'
-import { createSessionPolicy } from './services/session-policy.js'
+import { createSessionPolicy, parsePolicy } from './services/session-policy.js'
 
 // For support, and for whoever edits the policy: what the service, configured as it is here, would ask iDenfy for.
 // Nobody is called. Exit code 0: the request would be sent; 1: it would be refused; 2: nothing could be explained.
@@ -19,7 +19,7 @@ const usage = 'Usage: node dist/explain.js --company ID --user ID [--body JSON]'
 const requestId = '00000000-0000-4000-8000-000000000000'
 
 async function explain(config: Config, companyId: string, userId: string, body: string) {
-  const policy = createSessionPolicy(config.readPolicy())
+  const policy = createSessionPolicy(parsePolicy(config.readPolicy()))
   const templates = { clientId: config.KYB_CLIENT_ID, externalRef: config.KYB_EXTERNAL_REF }
   const identify = createClientIdentity(templates, config.KYB_IDENTITY_KEY)
 

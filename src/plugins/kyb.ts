@@ -4,7 +4,7 @@ import { createClientIdentity } from '../services/client-identity.js'
 import { createMemoryFlights } from '../services/flights.js'
 import { createKybTokens, type KybTokens, type MintedToken } from '../services/kyb-tokens.js'
 import { createRedisFlights } from '../services/redis-flights.js'
-import { createSessionPolicy } from '../services/session-policy.js'
+import { createSessionPolicy, parsePolicy } from '../services/session-policy.js'
 import { createStateCipher } from '../services/state-cipher.js'
 
 declare module 'fastify' {
@@ -26,7 +26,7 @@ const leaseSlackMs = 2_000
 /** Builds the KYB services. */
 export const kyb = fp<KybOptions>(
   async (app, { config, now, monotonicNow }) => {
-    const policy = app.reload('policy', config.readPolicy, createSessionPolicy)
+    const policy = app.reload('policy', config.readPolicy, (text) => createSessionPolicy(parsePolicy(text)))
     const identify = app.reload(
       'identity-key',
       () => config.KYB_IDENTITY_KEY && config.readSecret('KYB_IDENTITY_KEY'),

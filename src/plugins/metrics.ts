@@ -117,7 +117,7 @@ export const metrics = fp<{ config: Config }>(
       help: 'What runs here',
       labelNames: ['version', 'node', 'idenfy_environment'],
       registers,
-    }).set({ version: version, node: process.version, idenfy_environment: config.IDENFY_ENVIRONMENT }, 1)
+    }).set({ version, node: process.version, idenfy_environment: config.IDENFY_ENVIRONMENT }, 1)
   },
   { name: 'metrics', fastify: '5.x' },
 )

@@ -45,14 +45,13 @@ export function createCircuitBreaker({ isOutage, monotonicNow }: CircuitBreakerO
   }
 
   function settle(outage: boolean, isProbe: boolean): void {
-    // A call from before the opening says nothing about now.
-    if (openUntil !== undefined && !isProbe) return
     if (isProbe) {
       isProbing = false
       buckets = []
       outagesInARow = 0
       openUntil = outage ? monotonicNow() + openMs : undefined
-    } else {
+    } else if (openUntil === undefined) {
+      // A call from before an opening says nothing about now, and is not counted.
       count(outage)
       if (outage && shouldOpen()) openUntil = monotonicNow() + openMs
     }

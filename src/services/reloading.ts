@@ -4,9 +4,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 const settleMs = 50
 
 export interface ReloadingOptions<Source, Value> {
-  /** Reads the source as it is now; throws when it is not usable. */
+  /** Reads the source as it is now, every time it is checked; throws when it is not usable. */
   readonly read: () => Source
-  /** Makes of it what is used. */
+  /** Makes of it what is used, once it has changed; throws when it is not usable. */
   readonly make: (source: Source) => Value
   readonly onChange: () => void
   /** Told once of every fault; the old value stays. */

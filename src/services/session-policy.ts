@@ -62,6 +62,18 @@ export function checkPolicy(document: unknown): asserts document is SessionPolic
   )
 }
 
+/** @throws Error like {@link checkPolicy}, or that the text is not JSON */
+export function parsePolicy(text: string): SessionPolicyDocument {
+  let document: unknown
+  try {
+    document = JSON.parse(text)
+  } catch {
+    throw new Error('is not JSON')
+  }
+  checkPolicy(document)
+  return document
+}
+
 function conflicts(document: SessionPolicyDocument): { path: string; message: string }[] {
   const companies = Object.keys(document.companies ?? {})
   return [undefined, ...companies]
