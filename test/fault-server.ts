@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
+import selfsigned from 'selfsigned'
 import type { Test } from 'tap'
 import { listen } from './helper.js'
 
@@ -96,3 +97,15 @@ export function httpAnswer(
 /** A token as short as iDenfy can make it, for a day to come. */
 export const goodToken = { tokenString: 'T0ken', expiration: '2099-01-01T00:00:00Z' }
 export const created = httpAnswer('201 Created', goodToken)
+
+export const day = 24 * 60 * 60 * 1000
+
+/** One that nobody vouches for, for this host name. */
+export async function certificate(name: string, from = Date.now() - day, to = Date.now() + day) {
+  const { private: key, cert } = await selfsigned.generate([{ name: 'commonName', value: name }], {
+    notBeforeDate: new Date(from),
+    notAfterDate: new Date(to),
+    extensions: [{ name: 'subjectAltName', altNames: [{ type: 2, value: name }] }],
+  })
+  return { key, cert }
+}

@@ -190,6 +190,26 @@ export async function build(t: Test, overrides: Overrides = {}) {
   }
 }
 
+/** Both clocks of a service, which a test moves together. */
+export function createClock(startedAtMs = Date.now()) {
+  // Not 0: lru-cache takes that for no time at all.
+  let elapsedMs = 1
+  return {
+    clocks: { now: () => startedAtMs + elapsedMs, monotonicNow: () => elapsedMs },
+    pass: (seconds: number) => {
+      elapsedMs += seconds * 1000
+    },
+  }
+}
+
+/** The environment of a service whose credentials are in the files `key` and `secret`. */
+export const credentialFiles = (directory: string) => ({
+  IDENFY_API_KEY: undefined,
+  IDENFY_API_SECRET: undefined,
+  IDENFY_API_KEY_FILE: `${directory}/key`,
+  IDENFY_API_SECRET_FILE: `${directory}/secret`,
+})
+
 /** Resolves when something has come true, after as many turns of the event loop as that takes. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await condition())) await setImmediate()

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { build, until } from '../helper.js'
+import { build, createClock, until } from '../helper.js'
 
 t.test('one line a request, of named values only', async (t) => {
   const service = await build(t)
@@ -99,8 +99,8 @@ t.test('one audit event for each token that is handed out', async (t) => {
 })
 
 t.test('LOG-07 a flood of equal failures loses its detail, not its count', async (t) => {
-  let elapsedMs = 1
-  const service = await build(t, { monotonicNow: () => elapsedMs, env: { KYB_REPLAY_SECONDS: '0' } })
+  const { clocks, pass } = createClock()
+  const service = await build(t, { monotonicNow: clocks.monotonicNow, env: { KYB_REPLAY_SECONDS: '0' } })
   const fail = async (times: number) => {
     for (let i = 0; i < times; i++) await service.mint()
   }
@@ -118,7 +118,7 @@ t.test('LOG-07 a flood of equal failures loses its detail, not its count', async
   t.equal(lines.length, 27, 'each request still has its line')
   t.match(lines[24], { level: 30, status: 502, class: 'funds', phase: 'refused', err: undefined })
 
-  elapsedMs += 10_000
+  pass(10)
   await service.setFault({ status: 402 })
   await fail(2)
   t.match(detailed().slice(-2), [

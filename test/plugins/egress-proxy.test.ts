@@ -1,8 +1,7 @@
 import { createServer } from 'node:http'
 import { connect, type Socket } from 'node:net'
-import selfsigned from 'selfsigned'
 import t, { type Test } from 'tap'
-import { created, goodToken, startFaultServer } from '../fault-server.js'
+import { certificate, created, goodToken, startFaultServer } from '../fault-server.js'
 import { build, listen, matchProblem } from '../helper.js'
 
 const credentials = 'egress:canary-proxy-password'
@@ -49,12 +48,10 @@ async function start(
 }
 
 t.test('calls to iDenfy go through the proxy, with TLS from end to end', async (t) => {
-  const { private: key, cert } = await selfsigned.generate([{ name: 'commonName', value: 'localhost' }], {
-    extensions: [{ name: 'subjectAltName', altNames: [{ type: 2, value: 'localhost' }] }],
-  })
-  const idenfy = await startFaultServer(t, created, { tls: { key, cert }, host: 'localhost' })
+  const tls = await certificate('localhost')
+  const idenfy = await startFaultServer(t, created, { tls, host: 'localhost' })
   const { port, asked } = await startProxy(t)
-  const env = { IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': cert })}/ca.pem` }
+  const env = { IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': tls.cert })}/ca.pem` }
   const service = await start(t, idenfy.url, `http://${credentials}@127.0.0.1:${port}`, env)
   t.equal((await service.mint()).status, 201)
   t.equal((await service.mint()).status, 201)

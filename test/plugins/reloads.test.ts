@@ -2,7 +2,7 @@ import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { created, goodToken, httpAnswer, startFaultServer } from '../fault-server.js'
-import { apiKey, apiSecret, build, until } from '../helper.js'
+import { apiKey, apiSecret, build, credentialFiles, until } from '../helper.js'
 import { needsRedis, startRedis, stateKey } from '../redis-server.js'
 
 type Files = Readonly<Record<string, string>>
@@ -63,10 +63,7 @@ for (const [way, setUp] of Object.entries(ways)) {
     const service = await build(t, {
       env: {
         IDENFY_BASE_URL: idenfy.url,
-        IDENFY_API_KEY: undefined,
-        IDENFY_API_SECRET: undefined,
-        IDENFY_API_KEY_FILE: join(dir, 'key'),
-        IDENFY_API_SECRET_FILE: join(dir, 'secret'),
+        ...credentialFiles(dir),
         KYB_IDENTITY_KEY_FILE: join(dir, 'identity'),
         KYB_POLICY_FILE: join(dir, 'policy'),
         KYB_CLIENT_ID: '{companyHash}',
@@ -133,10 +130,7 @@ t.test('LIFE-27 key and secret are used as a pair, never one of them alone', asy
   const service = await build(t, {
     env: {
       IDENFY_BASE_URL: idenfy.url,
-      IDENFY_API_KEY: undefined,
-      IDENFY_API_SECRET: undefined,
-      IDENFY_API_KEY_FILE: join(dir, 'key'),
-      IDENFY_API_SECRET_FILE: join(dir, 'secret'),
+      ...credentialFiles(dir),
     },
   })
   service.secrets.add(goodToken.tokenString)

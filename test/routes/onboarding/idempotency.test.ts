@@ -1,16 +1,13 @@
 import t, { type Test } from 'tap'
 import { created, goodToken, startFaultServer } from '../../fault-server.js'
-import { build, matchProblem, until } from '../../helper.js'
+import { build, createClock, matchProblem, until } from '../../helper.js'
 
 async function start(t: Test, env: Record<string, string> = {}) {
-  let elapsedMs = 1
-  const begin = Date.now()
-  const service = await build(t, { now: () => begin + elapsedMs, monotonicNow: () => elapsedMs, env })
+  const { clocks, pass } = createClock()
+  const service = await build(t, { ...clocks, env })
   return {
     ...service,
-    pass: (seconds: number) => {
-      elapsedMs += seconds * 1000
-    },
+    pass,
     posts: async () => (await service.arrived()).length,
     mintWith: async (key: string, body?: object, claims?: object) =>
       service.mint({

@@ -1,22 +1,18 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { created, goodToken, httpAnswer, startFaultServer } from '../../fault-server.js'
-import { build, matchProblem, openSocket, until } from '../../helper.js'
+import { build, createClock, matchProblem, openSocket, until } from '../../helper.js'
 
 /** The service with replays as by default, and a clock that the test moves. */
 async function start(t: Test, env: Record<string, string> = {}) {
-  let elapsedMs = 1
-  const begin = Date.parse('2026-11-23T12:00:00Z')
+  const { clocks, pass } = createClock(Date.parse('2026-11-23T12:00:00Z'))
   const service = await build(t, {
-    now: () => begin + elapsedMs,
-    monotonicNow: () => elapsedMs,
+    ...clocks,
     env: { KYB_REPLAY_SECONDS: undefined, ...env },
   })
   return {
     ...service,
-    pass: (seconds: number) => {
-      elapsedMs += seconds * 1000
-    },
+    pass,
     posts: async () => (await service.arrived()).length,
   }
 }

@@ -1,10 +1,11 @@
 import { createServer, type Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
-import selfsigned from 'selfsigned'
 import t, { type Test } from 'tap'
 import {
   type Arrival,
+  certificate,
   created,
+  day,
   type FaultServerOptions,
   goodToken,
   httpAnswer,
@@ -143,17 +144,6 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
     t.match(metrics, /idenfy_requests_total\{outcome="success"\} 1/)
   })
 })
-
-const day = 24 * 60 * 60 * 1000
-
-async function certificate(name: string, from = Date.now() - day, to = Date.now() + day) {
-  const { private: key, cert } = await selfsigned.generate([{ name: 'commonName', value: name }], {
-    notBeforeDate: new Date(from),
-    notAfterDate: new Date(to),
-    extensions: [{ name: 'subjectAltName', altNames: [{ type: 2, value: name }] }],
-  })
-  return { key, cert }
-}
 
 t.test('class N, but no second try can help: iDenfy is not who it should be', async (t) => {
   const good = await certificate('localhost')

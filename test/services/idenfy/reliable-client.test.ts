@@ -1,23 +1,21 @@
 import { writeFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
 import { created, goodToken, httpAnswer, type Script, startFaultServer } from '../../fault-server.js'
-import { apiKey, apiSecret, build, matchProblem, until } from '../../helper.js'
+import { apiKey, apiSecret, build, createClock, credentialFiles, matchProblem, until } from '../../helper.js'
 
 /** The service before a scripted iDenfy, with a clock that the test moves. */
 async function start(t: Test, script: Script, env: Record<string, string | undefined> = {}) {
-  let elapsedMs = 1
+  const { clocks, pass } = createClock()
   const idenfy = await startFaultServer(t, script)
   const service = await build(t, {
-    monotonicNow: () => elapsedMs,
+    monotonicNow: clocks.monotonicNow,
     env: { IDENFY_BASE_URL: idenfy.url, ...env },
   })
   service.secrets.add(goodToken.tokenString)
   return {
     ...service,
     idenfy,
-    pass: (seconds: number) => {
-      elapsedMs += seconds * 1000
-    },
+    pass,
     isOpen: async () => /idenfy_circuit_open 1/.test(await service.metrics()),
     mintAs: async (sub: string) => service.mint({ token: await service.token({ sub }) }),
   }
@@ -165,12 +163,7 @@ t.test('UP-41, LIFE-26 credentials that were replaced on disk are tried once', a
       socket.write(
         head.includes(basic(accepted)) ? created : httpAnswer('401 No', { identifier: 'UNAUTHORIZED' }),
       ),
-    {
-      IDENFY_API_KEY: undefined,
-      IDENFY_API_SECRET: undefined,
-      IDENFY_API_KEY_FILE: `${files}/key`,
-      IDENFY_API_SECRET_FILE: `${files}/secret`,
-    },
+    credentialFiles(files),
   )
   t.equal((await mint()).status, 201)
 
