@@ -2,8 +2,8 @@ import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { type Static, Type } from '@sinclair/typebox'
-import { Value } from '@sinclair/typebox/value'
-import { envSchema } from 'env-schema'
+import { Check } from '@sinclair/typebox/value'
+import { parseEnvironment } from './environment.js'
 import { checkNamesCompany, checkTemplate } from './services/client-identity.js'
 import { parsePolicy } from './services/session-policy.js'
 
@@ -15,7 +15,10 @@ const maxFileBytes = 1024 * 1024
 
 /** A comma-separated list. `expected` is what the fault says, in place of the pattern. */
 const list = (item: string, options: { expected: string; default?: string; description: string }) =>
-  Type.Unsafe<string[]>({ type: 'string', separator: ',', pattern: `^(${item})(,(${item}))*$`, ...options })
+  Type.Unsafe<string[]>(Type.String({ separator: ',', pattern: `^(${item})(,(${item}))*$`, ...options }))
+
+const choice = (values: readonly string[], options: { default: string; description: string }) =>
+  Type.String({ pattern: `^(${values.join('|')})$`, expected: `one of ${values.join(', ')}`, ...options })
 
 const port = (number: number, description: string) =>
   Type.Integer({ minimum: 0, maximum: 65_535, default: number, description })
@@ -41,10 +44,7 @@ export const environmentSchema = Type.Object({
     description: 'Address of the management listener; the container image sets `0.0.0.0`',
   }),
   MANAGEMENT_PORT: port(9000, 'Port of the management listener; never expose it to the outside'),
-  LOG_LEVEL: Type.Unsafe<string>({
-    type: 'string',
-    enum: ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'],
-    expected: 'one of fatal, error, warn, info, debug, trace, silent',
+  LOG_LEVEL: choice(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
     default: 'info',
     description: 'Lowest level that is logged',
   }),
@@ -119,10 +119,7 @@ export const environmentSchema = Type.Object({
       description: 'Egress proxy for calls to iDenfy; may hold credentials',
     }),
   ),
-  IDENFY_ENVIRONMENT: Type.Unsafe<string>({
-    type: 'string',
-    enum: ['production', 'sandbox'],
-    expected: 'production or sandbox',
+  IDENFY_ENVIRONMENT: choice(['production', 'sandbox'], {
     default: 'production',
     description: 'Label for the start-up log: iDenfy tells its environments apart by the key alone',
   }),
@@ -292,7 +289,8 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     const value = check(name, () => readVariable(name, environment))
     if (value !== undefined) given[name] = value
   }
-  const values = readSchema(given, addFault)
+  const { values, faults: wrongValues } = parseEnvironment(environmentSchema, given)
+  for (const [name, fault] of wrongValues) addFault(name, fault)
 
   const textOf = (name: EnvironmentVariable): string =>
     given[name] ?? environmentSchema.properties[name].default
@@ -346,7 +344,7 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   const readSecret = (name: EnvironmentVariable): string => {
     const value = readVariable(name, environment)
     const schema = environmentSchema.properties[name]
-    if (!Value.Check(schema, value)) throw new Error(`${name} must be ${schema.expected}`)
+    if (!Check(schema, value)) throw new Error(`${name} must be ${schema.expected}`)
     return value as string
   }
   return Object.defineProperties(config, {
@@ -359,9 +357,6 @@ function readVariable(name: EnvironmentVariable, environment: NodeJS.ProcessEnv)
   const value = environment[name]
   // Not a default: a substitution that failed must not turn a check off.
   if (value === '') throw new Error('must not be empty; leave the variable out instead')
-  // The validator would take Infinity and hexadecimal numbers too, and compare the former with no bound.
-  const isInteger = environmentSchema.properties[name].type === 'integer'
-  if (value !== undefined && isInteger && !/^-?\d+$/.test(value)) throw new Error('must be integer')
   const path = secretNames.has(name) ? environment[`${name}_FILE`] : undefined
   if (path === undefined) return value
   if (value !== undefined) throw new Error(`is given twice, also as ${name}_FILE`)
@@ -369,33 +364,6 @@ function readVariable(name: EnvironmentVariable, environment: NodeJS.ProcessEnv)
     return readText(path, maxSecretFileBytes).replace(/\r?\n$/, '')
   } catch (error) {
     throw new Error(`${(error as Error).message}, by way of ${name}_FILE`)
-  }
-}
-
-interface SchemaError {
-  readonly instancePath: string
-  readonly params: { readonly missingProperty?: string }
-  readonly message: string
-}
-
-function readSchema(
-  given: Record<string, unknown>,
-  addFault: (name: EnvironmentVariable, fault: string) => void,
-): Environment | undefined {
-  try {
-    return envSchema<Environment>({
-      schema: environmentSchema,
-      data: given,
-      env: false,
-      ajv: { customOptions: (ajv) => ajv.addVocabulary(['secret', 'expected']) },
-    })
-  } catch (error) {
-    for (const { instancePath, params, message } of (error as { errors: SchemaError[] }).errors) {
-      const name = (params.missingProperty ?? instancePath.slice(1)) as EnvironmentVariable
-      const { expected } = environmentSchema.properties[name]
-      addFault(name, params.missingProperty ? 'is required' : expected ? `must be ${expected}` : message)
-    }
-    return undefined
   }
 }
 

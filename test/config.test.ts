@@ -100,16 +100,16 @@ t.test('API2-2, LIFE-55 every fault at once, by name and never by value', async 
       KYB_CLIENT_ID: '{canary}',
     }).sort(),
     [
-      'ALLOW_INSECURE_URLS must be boolean',
+      'ALLOW_INSECURE_URLS must be true or false',
       'AUTH_ALGORITHMS must be a comma-separated list out of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519',
       'AUTH_AUDIENCE must not be empty; leave the variable out instead',
       'AUTH_ISSUER is required',
       'IDENFY_API_KEY must be printable ASCII without spaces and colons',
-      'IDENFY_TIMEOUT_MS must be integer',
+      'IDENFY_TIMEOUT_MS must be an integer from 100 to 60000',
       'KYB_CLIENT_ID has an unknown placeholder; known are {companyId}, {userId}, {companyHash}, {userHash}, {requestId}',
       'LOG_LEVEL must be one of fatal, error, warn, info, debug, trace, silent',
-      'MANAGEMENT_PORT must be <= 65535',
-      'PORT must be integer',
+      'MANAGEMENT_PORT must be an integer from 0 to 65535',
+      'PORT must be an integer from 0 to 65535',
     ],
   )
 })
@@ -117,7 +117,8 @@ t.test('API2-2, LIFE-55 every fault at once, by name and never by value', async 
 t.test('what is required', async (t) => {
   t.throws(() => loadConfig({ PORT: 'canary' }), {
     name: 'ConfigError',
-    message: /^The configuration has 5 fault\(s\):\n( {2}\w+ (is required|must be integer)\n?){5}$/,
+    message:
+      /^The configuration has 5 fault\(s\):\n( {2}\w+ (is required|must be an integer from 0 to 65535)\n?){5}$/,
   })
   const nothing = Object.fromEntries(Object.keys(required).map((name) => [name, undefined]))
   t.strictSame(

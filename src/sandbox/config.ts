@@ -1,5 +1,5 @@
 import { type Static, Type } from '@sinclair/typebox'
-import { envSchema } from 'env-schema'
+import { parseEnvironment } from '../environment.js'
 
 const port = (number: number) => Type.Integer({ minimum: 0, maximum: 65_535, default: number })
 
@@ -17,10 +17,7 @@ export type SandboxConfig = Static<typeof SandboxConfig>
 
 /** @throws Error that names every variable at fault */
 export function loadSandboxConfig(environment: NodeJS.ProcessEnv = process.env): SandboxConfig {
-  const config = envSchema<SandboxConfig>({ schema: SandboxConfig, data: environment, env: false })
-  for (const [name, value] of Object.entries(config)) {
-    // The validator compares an infinite number with no bound.
-    if (typeof value === 'number' && !Number.isFinite(value)) throw new Error(`${name} must be a port`)
-  }
-  return config
+  const { values, faults } = parseEnvironment(SandboxConfig, environment)
+  if (faults.size > 0) throw new Error([...faults].map(([name, fault]) => `${name} ${fault}`).join('; '))
+  return values
 }
