@@ -4,8 +4,8 @@ COPY package.json package-lock.json ./
 RUN npm ci --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
 COPY src ./src
-# The sandbox is moved out of what production copies.
-RUN npm run build -- --sourceMap false && mv dist/sandbox sandbox && npm prune --omit=dev --ignore-scripts
+RUN npm run build && npm prune --omit=dev --ignore-scripts \
+  && find dist node_modules -type f -regex '.*\.\(map\|md\|[cm]?ts\)' -delete
 
 FROM node:24-slim AS runtime
 # Nothing but node itself is needed from here on: no package manager, no setuid programs.
@@ -16,16 +16,17 @@ ENV NODE_ENV=production
 WORKDIR /app
 COPY package.json ./
 COPY --from=build /app/node_modules ./node_modules
-COPY --from=build /app/dist ./dist
 USER 1000:1000
 
 FROM runtime AS sandbox
-COPY --from=build /app/sandbox ./dist/sandbox
+COPY --from=build /app/dist ./dist
 ENV SANDBOX_HOST=0.0.0.0
 EXPOSE 3000 4010 4011 4012
 CMD ["node", "dist/sandbox/server.js"]
 
 FROM runtime AS production
+# One file loads in half the time of its 500. The packages stay: for the pages of DOCS, for their licenses, and for who scans the image.
+COPY --from=build /app/bundle ./dist
 ENV HOST=0.0.0.0 MANAGEMENT_HOST=0.0.0.0
 # The management port, 9000, is for the orchestrator; do not publish it.
 EXPOSE 3000

@@ -9,7 +9,7 @@ const authorization = `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('b
 const nginx = '/usr/sbin/nginx'
 const measured = { isMeasured: true }
 
-/** The service as built, with everything on and its limits out of the way. */
+/** The service as its image runs it, with everything on and its limits out of the way. */
 export async function startService(
   { directory, upstream },
   { name = 'service', env = {}, nodeOptions = [] } = {},
@@ -19,7 +19,7 @@ export async function startService(
   const policyFile = join(directory, 'policy.json')
   // Callers vary the lifetime, so that not all but the first request are answered from memory.
   writeFileSync(policyFile, JSON.stringify({ callerMaySet: { locale: true, lifetime: true } }))
-  const child = start(name, [process.execPath, ...nodeOptions, 'dist/server.js'], {
+  const child = start(name, [process.execPath, ...nodeOptions, 'bundle/server.js'], {
     ...measured,
     directory,
     env: {

@@ -4,6 +4,8 @@ import { startFaultServer } from './fault-server.js'
 import { addressesOf, listen, matchProblem, send, spawnNode, startPeers, until } from './helper.js'
 
 const entry = 'dist/server.js'
+/** What the image runs. */
+const bundle = 'bundle/server.js'
 const anyPort = { PORT: '0', MANAGEMENT_PORT: '0' }
 
 async function start(t: Test, args: string[] = [entry], env: Record<string, string> = {}) {
@@ -12,8 +14,8 @@ async function start(t: Test, args: string[] = [entry], env: Record<string, stri
   return { ...peers, ...server, ...(await addressesOf(server)) }
 }
 
-t.test('the built server does its job and leaves cleanly', async (t) => {
-  const server = await start(t)
+const doesItsJob = (file: string) => async (t: Test) => {
+  const server = await start(t, [file])
   const headers = { authorization: `Bearer ${await server.token()}` }
   const path = `${server.url}/onboarding/kyb-token`
 
@@ -41,6 +43,20 @@ t.test('the built server does its job and leaves cleanly', async (t) => {
     lines.find(({ msg }) => msg === 'started'),
     { idenfyEnvironment: 'production' },
   )
+}
+t.test('the built server does its job and leaves cleanly', doesItsJob(entry))
+t.test('so does the bundle', doesItsJob(bundle))
+
+t.test('the bundle finds what is loaded only where it is used', async (t) => {
+  const redis = {
+    REDIS_URL: 'redis://127.0.0.1:1',
+    STATE_ENCRYPTION_KEY: Buffer.alloc(32).toString('base64'),
+  }
+  const server = await start(t, [bundle], { ...redis, DOCS: 'true' })
+  await server.waitFor(/Redis is down/)
+  for (const path of ['/docs/', '/docs/static/swagger-ui.css', '/problems/overloaded']) {
+    t.equal((await send(server.url + path)).status, 200, path)
+  }
 })
 
 t.test('SIGTERM waits for what is in flight', async (t) => {

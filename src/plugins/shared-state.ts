@@ -22,9 +22,9 @@ export const sharedState = fp<{ config: Config }>(
       return
     }
     // Only here: its code takes a tenth of the start.
-    const { Redis } = await import('ioredis')
+    const { default: ioredis } = await import('ioredis')
     const shared = createSharedRedis({
-      redis: new Redis(config.REDIS_URL, {
+      redis: new ioredis.Redis(config.REDIS_URL, {
         lazyConnect: true,
         // What cannot be done at once is done without Redis.
         enableOfflineQueue: false,

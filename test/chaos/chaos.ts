@@ -46,7 +46,12 @@ function randomFrom(state: number): () => number {
 }
 
 async function startReplica(t: Test, env: Record<string, string>): Promise<Replica> {
-  const server = spawnNode(t, ['dist/server.js'], { ...env, PORT: '0', MANAGEMENT_PORT: '0' }, new Secrets())
+  const server = spawnNode(
+    t,
+    ['bundle/server.js'],
+    { ...env, PORT: '0', MANAGEMENT_PORT: '0' },
+    new Secrets(),
+  )
   const samples: Replica['samples'] = []
   const pid = String(server.child.pid)
   const timer = setInterval(() => {

@@ -42,7 +42,7 @@ t.test(`LIFE-49 ${rounds} rolling restarts of two replicas behind HAProxy lose n
   const start = async ({ port, managementPort }: (typeof places)[number]) => {
     const replica = spawnNode(
       t,
-      ['dist/server.js'],
+      ['bundle/server.js'],
       {
         ...peers.environment,
         PORT: String(port),
