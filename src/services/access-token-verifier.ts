@@ -1,5 +1,6 @@
-import { KeyObject } from 'node:crypto'
-import { errors, type JWTPayload } from 'jose'
+import { hash, KeyObject } from 'node:crypto'
+import { type CryptoKey, errors, type JWTPayload } from 'jose'
+import { LRUCache } from 'lru-cache'
 import {
   type AccessToken,
   type InvalidTokenReason,
@@ -23,17 +24,36 @@ export interface AccessTokenVerifierOptions {
   readonly now: () => number
 }
 
+const maxRemembered = 5_000
+
+/** A token whose form and signature are good, and the key that says so. */
+interface Signed extends Pick<AccessToken, 'header' | 'claims'> {
+  readonly key: CryptoKey
+}
+
 /** Checks a JWT access token (RFC 7519, RFC 8725): form, signature, issuer, audience and times. */
 export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
   const { signingKeys, algorithms, now } = options
   const accepted = { algorithms, types: options.tokenTypes.map(mediaType) }
 
-  async function keyOf({ header }: AccessToken): Promise<KeyObject> {
+  // A repetition brings the same token. What it says and whether this key signed it cannot change; all else is checked anew.
+  const remembered = new LRUCache<string, Signed>({ max: maxRemembered })
+
+  async function keyOf({ header }: Pick<AccessToken, 'header'>): Promise<CryptoKey> {
     try {
-      return KeyObject.from(await signingKeys.resolve(header))
+      return await signingKeys.resolve(header)
     } catch (error) {
       throw error instanceof errors.JWKSNoMatchingKey ? invalidToken('unknown-key', error) : error
     }
+  }
+
+  async function verify(text: string, digest: string): Promise<Signed> {
+    const token = readAccessToken(text, accepted)
+    const key = await keyOf(token)
+    if (!isSignatureOf(token, KeyObject.from(key))) throw invalidToken('signature')
+    const signed = { header: token.header, claims: token.claims, key }
+    remembered.set(digest, signed)
+    return signed
   }
 
   /**
@@ -41,12 +61,12 @@ export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
    * @throws Problem `invalid-token`, whose diagnosis names the reason, or `auth-keys-unavailable`
    */
   return async (text: string): Promise<JWTPayload> => {
-    const token = readAccessToken(text, accepted)
-    const key = await keyOf(token)
-    if (!isSignatureOf(token, key)) throw invalidToken('signature')
-    const fault = findClaimFault(token.claims, now() / 1000, options)
+    const digest = hash('sha256', text, 'base64url')
+    const known = remembered.get(digest)
+    const { claims } = known && known.key === (await keyOf(known)) ? known : await verify(text, digest)
+    const fault = findClaimFault(claims, now() / 1000, options)
     if (fault) throw invalidToken(fault)
-    return token.claims
+    return claims
   }
 }
 

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { createTokenSigner } from '../../src/sandbox/token-signer.js'
-import { audience, build, matchProblem, send, signer } from '../helper.js'
+import { createTokenSigner, type TokenSigner } from '../../src/sandbox/token-signer.js'
+import { audience, build, createClock, matchProblem, send, signer } from '../helper.js'
 
 t.test('every accepted algorithm', async (t) => {
   const signers = [
@@ -99,6 +99,32 @@ t.test('claims of other shapes', async (t) => {
   const token = await service.token({ 'https://acme.example/user': 'u-9', tenant: { id: 'globex' } })
   t.match((await service.mint({ token })).json, { clientId: 'globex', externalRef: 'u-9' })
   matchProblem(t, await service.mint(), 'invalid-token')
+})
+
+t.test('a token that was good before is good only as long as its time and its key last', async (t) => {
+  const { clocks, pass } = createClock()
+  const signers: [TokenSigner, ...TokenSigner[]] = [signer]
+  const service = await build(t, { ...clocks, signers })
+  const token = await service.token({}, {}, signers[0])
+  const lasting = await service.token({ exp: Math.floor(clocks.now() / 1000) + 7200 })
+  for (const text of [token, token, lasting]) t.equal((await service.mint({ token: text })).status, 201)
+  const other = await service.token({ company_id: 'globex' })
+  t.equal((await service.mint({ token: other })).json.clientId, 'globex')
+  t.equal((await service.mint({ token: lasting })).json.clientId, 'acme')
+
+  pass(606)
+  matchProblem(t, await service.mint({ token }), 'invalid-token')
+  t.equal((await service.mint({ token: lasting })).status, 201)
+
+  // Another key under the same id. The unknown one makes the service look.
+  signers[0] = await createTokenSigner('RS256')
+  const unknown = await service.token({}, {}, await createTokenSigner('RS256', 'unknown'))
+  matchProblem(t, await service.mint({ token: unknown }), 'invalid-token')
+  matchProblem(t, await service.mint({ token: lasting }), 'invalid-token')
+  t.strictSame(
+    service.log('invalid-token').map(({ reason }) => reason),
+    ['expired', 'unknown-key', 'signature'],
+  )
 })
 
 t.test('API2-3 a route outside of a guarded scope has no caller', async (t) => {
