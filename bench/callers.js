@@ -6,10 +6,12 @@ export const issuer = 'https://idp.example'
 export const audience = 'onboarding'
 export const algorithms = ['RS256', 'ES256', 'EdDSA']
 const callers = 500
+/** More tokens than the service remembers: when one comes again it has been forgotten. */
+const manyTokens = 6000
 
 /**
- * Makes, for each algorithm, a key and an access token for each of 500 users of 500 companies, of the size that
- * identity providers make them.
+ * Makes, for each algorithm, a key and access tokens for 500 users of 500 companies, of the size that identity
+ * providers make them: one for each, and under `<alg>, new tokens` so many that each is new to the service.
  *
  * @returns the files: a JWK set, the RSA key as PEM, and lists of tokens by algorithm
  */
@@ -22,7 +24,9 @@ export async function makeCallers(directory) {
     const kid = `bench-${alg}`
     keys.push({ ...(await exportJWK(publicKey)), kid, alg, use: 'sig' })
     if (alg === 'RS256') rsaPem = await exportSPKI(publicKey)
-    tokenFiles[alg] = write(directory, `${alg}.json`, await signTokens(privateKey, { alg, kid }))
+    const tokens = await signTokens(privateKey, { alg, kid })
+    tokenFiles[alg] = write(directory, `${alg}.json`, tokens.slice(0, callers))
+    tokenFiles[`${alg}, new tokens`] = write(directory, `${alg}-new.json`, tokens)
   }
   return {
     tokenFiles,
@@ -34,12 +38,12 @@ export async function makeCallers(directory) {
 function signTokens(privateKey, { alg, kid }) {
   const iat = Math.floor(Date.now() / 1000)
   return Promise.all(
-    Array.from({ length: callers }, (_, index) =>
+    Array.from({ length: manyTokens }, (_, index) =>
       new SignJWT({
         iss: issuer,
         aud: audience,
-        sub: `user-${index}`,
-        company_id: `company-${index}`,
+        sub: `user-${index % callers}`,
+        company_id: `company-${index % callers}`,
         client_id: 'portal',
         scope: 'openid profile onboarding:write',
         jti: crypto.randomUUID(),

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { makeCallers } from './callers.js'
 import { startOthers, startService } from './contenders.js'
+import { imageMegabytes } from './image.js'
 import { freePort, killAll, listening, start } from './processes.js'
 import { report } from './report.js'
 import { addLatency, compare, flood, remember, startUp } from './scenarios.js'
@@ -10,13 +11,23 @@ import { addLatency, compare, flood, remember, startUp } from './scenarios.js'
 const isQuick = process.env.BENCH_QUICK === '1'
 const isLong = process.env.BENCH_LONG === '1'
 const lengths = isQuick
-  ? { rounds: 3, seconds: 1.5, latencySeconds: 3, latencyRounds: 1, starts: 3, memorySeconds: 5 }
+  ? {
+      rounds: 3,
+      seconds: 1.5,
+      latencySeconds: 3,
+      latencyRounds: 1,
+      starts: 3,
+      restSeconds: 2,
+      memorySeconds: 5,
+    }
   : {
       rounds: 7,
       seconds: 4,
       latencySeconds: 8,
       latencyRounds: 5,
       starts: 7,
+      // So long, and a few seconds, V8 takes until it cleans up behind a start.
+      restSeconds: 45,
       memorySeconds: isLong ? 600 : 60,
     }
 /** A run that hangs ends all the same. */
@@ -46,8 +57,13 @@ const starts = await startUp(bench, lengths.starts)
 
 const service = await startService(bench)
 await listening(service, service.origin)
+const silent = await startService(bench, { name: 'service without a log', env: { LOG_LEVEL: 'silent' } })
+await listening(silent, silent.origin)
 const others = await startOthers(bench)
-const entries = await compare(bench, service, others, { ...lengths, warmUpSeconds: isQuick ? 1 : 3 })
+const entries = await compare(bench, service, [...others, silent], {
+  ...lengths,
+  warmUpSeconds: isQuick ? 1 : 3,
+})
 
 say('an upstream of 80 ms')
 const floor = others.find(({ name }) => name === 'floor')
@@ -55,7 +71,7 @@ const added = await addLatency(bench, service, floor, {
   rounds: lengths.latencyRounds,
   seconds: lengths.latencySeconds,
 })
-for (const target of [service, ...others]) await target.stop()
+for (const target of [service, silent, ...others]) await target.stop()
 
 say('5,000 requests at once')
 const floods = []
@@ -64,9 +80,11 @@ for (const maxInFlight of ['50', '5000']) {
 }
 
 say('memory')
-const memory = await remember(bench, lengths.memorySeconds)
+const memory = await remember(bench, lengths)
 
-const text = report({ ...lengths, isLong, entries, added, floods, starts, memory })
+const image = imageMegabytes(directory)
+
+const text = report({ ...lengths, isLong, entries, added, floods, starts, memory, image })
 process.stdout.write(text)
 if (!isQuick) writeFileSync('bench/results.md', text)
 killAll()

@@ -27,7 +27,7 @@ export async function measure(bench, target, plan) {
   runs += 1
   const planFile = join(directory, 'plan.json')
   const resultFile = join(directory, 'result.json')
-  const { algorithm = 'RS256', ...shape } = plan
+  const { tokens = 'RS256', ...shape } = plan
   writeFileSync(
     planFile,
     JSON.stringify({
@@ -36,7 +36,7 @@ export async function measure(bench, target, plan) {
       isDistinct: true,
       ...shape,
       origin: target.origin,
-      tokensFile: callers.tokenFiles[algorithm],
+      tokensFile: callers.tokenFiles[tokens],
       firstRequest: runs * requestsPerRun,
       resultFile,
     }),

@@ -28,7 +28,7 @@ await listening(service, service.origin)
 await measureSuccess(bench, service, { seconds: 3 })
 const { requests, cpuMicroseconds } = await measureSuccess(bench, service, {
   seconds,
-  algorithm: process.argv[2] ?? 'RS256',
+  tokens: process.argv[2] ?? 'RS256',
   isDistinct: process.argv[3] !== 'replayed',
 })
 await service.stop('SIGTERM')

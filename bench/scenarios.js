@@ -11,8 +11,11 @@ export async function compare(bench, service, others, { rounds, seconds, warmUpS
   const entries = [
     { name: 'service, RS256', target: service },
     ...others.map((target) => ({ name: target.name, target })),
-    { name: 'service, ES256', target: service, plan: { algorithm: 'ES256' } },
-    { name: 'service, EdDSA', target: service, plan: { algorithm: 'EdDSA' } },
+    ...['RS256, new tokens', 'ES256', 'ES256, new tokens', 'EdDSA, new tokens'].map((tokens) => ({
+      name: `service, ${tokens}`,
+      target: service,
+      plan: { tokens },
+    })),
     { name: 'service, replayed', target: service, plan: { isDistinct: false } },
   ].map((entry) => ({ ...entry, results: [] }))
   for (const { target, plan } of entries) {
@@ -80,10 +83,10 @@ export async function startUp(bench, rounds) {
 }
 
 /** Memory at rest, under load, and whether it goes on growing. */
-export async function remember(bench, seconds) {
+export async function remember(bench, { restSeconds, memorySeconds: seconds }) {
   const service = await startService(bench, { name: 'service-remembering' })
   await firstSuccess(bench, service)
-  await delay(2000)
+  await delay(restSeconds * 1000)
   const idle = memoryMegabytes(service.pid).resident
   const samples = []
   const timer = setInterval(
@@ -99,6 +102,7 @@ export async function remember(bench, seconds) {
   const later = samples.slice(samples.length / 2)
   return {
     idle,
+    restSeconds,
     seconds,
     requests,
     loaded: median(later.map(([, megabytes]) => megabytes)),
