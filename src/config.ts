@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { type Static, Type } from '@sinclair/typebox'
 import { Check } from '@sinclair/typebox/value'
-import { parseEnvironment } from './environment.js'
 import { checkNamesCompany, checkTemplate } from './services/client-identity.js'
+import { parseEnvironment } from './services/environment.js'
 import { parsePolicy } from './services/session-policy.js'
 
 const asymmetricAlgorithms = 'RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA Ed25519'.split(' ')

@@ -24,17 +24,13 @@ export const accessLog = fp<{ monotonicNow: () => number }>(
       const durationMs = Math.round(reply.elapsedTime * 10) / 10
       requests.inc({ outcome })
       requestSeconds.observe(durationMs / 1000)
-      const line = {
-        ...describeRequest(request),
-        status: reply.statusCode,
-        durationMs,
-        outcome,
-        providerOutcome: problem?.options.outcome,
-        ...problem?.options.diagnosis,
-      }
+      const answered = { ...describeRequest(request), status: reply.statusCode, durationMs, outcome }
+      if (!problem) return request.log.info(answered, 'request')
+      const { outcome: providerOutcome, diagnosis } = problem.options
+      const line = { ...answered, providerOutcome, ...diagnosis }
       const level = levelOf(outcome)
-      if (!problem || level === 'info') return request.log.info(line, 'request')
-      const { isOpen, held } = gate.pass(`${outcome} ${Object.values(problem.options.diagnosis ?? {})}`)
+      if (level === 'info') return request.log.info(line, 'request')
+      const { isOpen, held } = gate.pass(`${outcome} ${Object.values(diagnosis ?? {})}`)
       if (!isOpen) return request.log.info(line, 'request')
       request.log[level](
         { ...line, err: problem, ...(held > 0 && { equalLinesWithoutDetail: held }) },

@@ -1,5 +1,5 @@
 import { type Static, Type } from '@sinclair/typebox'
-import { parseEnvironment } from '../environment.js'
+import { parseEnvironment } from '../services/environment.js'
 
 const port = (number: number) => Type.Integer({ minimum: 0, maximum: 65_535, default: number })
 

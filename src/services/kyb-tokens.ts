@@ -61,6 +61,7 @@ export interface IssueRequest {
 export function createKybTokens(options: KybTokensOptions) {
   const { policy, identify, idenfy, flights, scope, replayMs, uiUrl, now, onIssued } = options
 
+  const formUrl = startOfFormUrl(uiUrl)
   const lifeMs = ({ token }: MintedToken): number => Date.parse(token.expiration) - now()
   const ageMs = ({ mintedAtMs }: MintedToken): number => now() - mintedAtMs
   const shared: Flight<MintedToken> = {
@@ -137,8 +138,6 @@ export function createKybTokens(options: KybTokensOptions) {
         },
         'audit',
       )
-      const redirectUrl = new URL(uiUrl)
-      redirectUrl.searchParams.set('authToken', token.tokenString)
       return {
         origin,
         token: {
@@ -150,7 +149,7 @@ export function createKybTokens(options: KybTokensOptions) {
           isValid: true,
           companyId: token.companyId ?? null,
           ...identity,
-          redirectUrl: redirectUrl.href,
+          redirectUrl: formUrl + encodeURIComponent(token.tokenString),
           ...policy().readableBy(request.caller.companyId, token),
         },
       }
@@ -165,6 +164,14 @@ const originOf = { own: 'minted', joined: 'shared', stored: 'replayed' } as cons
 /** Hashed, because keys are shown by tools that should not show who asks for what. No list of parts reads like another. */
 function keyOf(...parts: readonly string[]): string {
   return `onboarding-bff:${hash('sha256', JSON.stringify(parts), 'base64url')}`
+}
+
+/** The URL of the form up to the token, which comes last: made once, as making a URL is dear. */
+function startOfFormUrl(uiUrl: string): string {
+  const url = new URL(uiUrl)
+  url.searchParams.delete('authToken')
+  url.searchParams.append('authToken', '')
+  return url.href
 }
 
 /** Enough to find the same token again, and no way back to it. */
