@@ -25,7 +25,7 @@ EXPOSE 3000 4010 4011 4012
 CMD ["node", "dist/sandbox/server.js"]
 
 FROM runtime AS production
-# One file loads in half the time of its 500. The packages stay: for the pages of DOCS, for their licenses, and for who scans the image.
+# One file loads in half the time of hundreds. The packages stay: for the pages of DOCS, for their licenses, and for who scans the image.
 COPY --from=build /app/bundle ./dist
 ENV HOST=0.0.0.0 MANAGEMENT_HOST=0.0.0.0
 # The management port, 9000, is for the orchestrator; do not publish it.

@@ -12,14 +12,14 @@ const measured = { isMeasured: true }
 /** The service as its image runs it, with everything on and its limits out of the way. */
 export async function startService(
   { directory, upstream },
-  { name = 'service', env = {}, nodeOptions = [] } = {},
+  { name = 'service', env = {}, nodeOptions = [], entry = 'bundle/server.js' } = {},
 ) {
   const port = await freePort()
   const managementPort = await freePort()
   const policyFile = join(directory, 'policy.json')
   // Callers vary the lifetime, so that not all but the first request are answered from memory.
   writeFileSync(policyFile, JSON.stringify({ callerMaySet: { locale: true, lifetime: true } }))
-  const child = start(name, [process.execPath, ...nodeOptions, 'bundle/server.js'], {
+  const child = start(name, [process.execPath, ...nodeOptions, entry], {
     ...measured,
     directory,
     env: {
