@@ -5,7 +5,7 @@ RUN npm ci --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
 COPY src ./src
 RUN npm run build && npm prune --omit=dev --ignore-scripts \
-  && find dist node_modules -type f -regex '.*\.\(map\|md\|[cm]?ts\)' -delete
+  && find dist node_modules -type f -regex '.*\.\(map\|md\|[cm]?ts\)' ! -iname 'licen[cs]e*' -delete
 
 FROM node:24-slim AS runtime
 # Nothing but node itself is needed from here on: no package manager, no setuid programs.

@@ -11,9 +11,9 @@ const landedMs = 2_000
 
 /*
  * A key holds one of
- *   L<owner>           a flight, as long as its lease lasts
- *   E<owner>:<sealed>  a flight that has ended: for those who waited for it; the key is free for the next
- *   S<sealed>          a stored result, for all
+ *   L<owner>   a flight, as long as its lease lasts
+ *   E<sealed>  a flight that has ended: for those who waited for it; the key is free for the next
+ *   S<sealed>  a stored result, for all
  */
 const claimScript = `
   local held = redis.call('GET', KEYS[1])
@@ -55,20 +55,21 @@ export function createRedisFlights<T>({ shared, cipher, leaseMs }: RedisFlightsO
 
   async function land(key: string, owner: string, ending: Ending<T>, lifetimeMs: number): Promise<void> {
     const sealed = seal(key, ending)
-    const [held, ttl] = lifetimeMs > 0 ? [`S${sealed}`, lifetimeMs] : [`E${owner}:${sealed}`, landedMs]
+    const [held, ttl] = lifetimeMs > 0 ? [`S${sealed}`, lifetimeMs] : [`E${sealed}`, landedMs]
     // Whoever waits for it sees the lease run out.
     await evaluate(landScript, key, owner, held, Math.ceil(ttl)).catch(() => {})
   }
 
-  /** @returns undefined when the flight is gone without a trace, or its ending cannot be read */
+  /**
+   * @returns how the flight ended, or one that took its lease over and ended between two looks; undefined when there is no
+   *   trace of either, or none that can be read
+   */
   async function waitFor(key: string, lease: string): Promise<Ending<T> | undefined> {
-    const ended = `E${lease.slice(1)}:`
     for (;;) {
       await delay(pollMs)
       const held = await shared.run(() => shared.client.get(key))
       if (held === lease) continue
-      if (held?.startsWith('S')) return open(key, held.slice(1))
-      return held?.startsWith(ended) ? open(key, held.slice(ended.length)) : undefined
+      return held && /^[SE]/.test(held) ? open(key, held.slice(1)) : undefined
     }
   }
 

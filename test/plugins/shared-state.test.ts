@@ -180,6 +180,25 @@ const envOf = ({ options }: Redis) => ({
 })
 
 t.test(
+  'a flight that took over and ended between two looks is shared with those who wait',
+  needsRedis,
+  async (t) => {
+    const { replicas, client, keys, posts } = await start(t, { KYB_REPLAY_SECONDS: '0' })
+    const first = await replicas[0].mint()
+    const [key = ''] = await keys()
+    const ended = String(await client.get(key))
+    await client.set(key, 'Lsome-replica', 'PX', 60_000)
+    const looks = async () => Number(/cmdstat_get:calls=(\d+)/.exec(await client.info('commandstats'))?.[1])
+    const before = await looks()
+    const waiting = replicas[1].mint()
+    await until(async () => (await looks()) > before + 1)
+    await client.set(key, ended, 'PX', 60_000)
+    t.equal(tokenOf(await waiting), tokenOf(first))
+    t.equal(await posts(), 1)
+  },
+)
+
+t.test(
   'a replica that dies in a flight is waited for until its lease ends, and no longer',
   needsRedis,
   async (t) => {
