@@ -1,24 +1,13 @@
-import { subscribe } from 'node:diagnostics_channel'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import type { Dispatcher } from 'undici'
 import { Problem } from '../../problems.js'
-import { DeadlineExceeded, withDeadline } from '../deadline.js'
 import type { Reloading } from '../reloading.js'
 import { classifyErrorAnswer } from './classify.js'
+import { type Answer, DeadlineExceeded, exchange } from './exchange.js'
 import { KybFormToken, type KybFormTokenRequest } from './schemas.js'
 
 const tokenCheck = TypeCompiler.Compile(KybFormToken)
 const memberNames = Object.keys(KybFormToken.properties) as (keyof KybFormToken)[]
-
-/**
- * The request bodies that undici has begun to send. Until then iDenfy cannot have seen the request;
- * from then on a failure leaves open whether a verification exists.
- */
-const sentBodies = new WeakSet<object>()
-subscribe('undici:client:sendHeaders', (message) => {
-  const { body } = (message as { request: { body: object | null } }).request
-  if (body) sentBodies.add(body)
-})
 
 /** undici's codes for an answer that arrived but cannot be used. */
 const badAnswerCodes = new Set([
@@ -44,12 +33,6 @@ export interface IdenfyClientOptions {
   readonly onDrift: (status: number) => void
 }
 
-interface Answer {
-  readonly status: number
-  readonly headers: Readonly<Record<string, string | string[] | undefined>>
-  readonly text: string
-}
-
 /** iDenfy's KYB API, one POST per call and never a second. */
 export function createIdenfyClient(options: IdenfyClientOptions) {
   const { dispatcher, origin, authorization, now, onDrift } = options
@@ -59,22 +42,10 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
     'accept-encoding': 'identity',
   }
 
-  async function post(
-    path: string,
-    payload: unknown,
-    credentials: string,
-    timeoutMs: number,
-  ): Promise<Answer> {
-    const body = Buffer.from(JSON.stringify(payload))
+  function post(path: string, payload: unknown, credentials: string, timeoutMs: number): Promise<Answer> {
     const headers = { ...staticHeaders, authorization: credentials }
-    try {
-      return await withDeadline(timeoutMs, async (signal) => {
-        const answer = await dispatcher.request({ origin, method: 'POST', path, headers, body, signal })
-        return { status: answer.statusCode, headers: answer.headers, text: await answer.body.text() }
-      })
-    } catch (error) {
-      throw transportProblem(error as Error & { code?: string }, sentBodies.has(body))
-    }
+    const request = { origin, method: 'POST' as const, path, headers, body: JSON.stringify(payload) }
+    return exchange(dispatcher, request, { timeoutMs, onFailure: transportProblem })
   }
 
   /** Whether other credentials are at hand than those that were refused. */
@@ -118,10 +89,10 @@ export function basicAuthorization({ apiKey, apiSecret }: { apiKey: string; apiS
   return `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')}`
 }
 
-function transportProblem(cause: Error & { code?: string }, sent: boolean): Problem {
+function transportProblem(cause: Error & { code?: string }, isSent: boolean): Problem {
   const code = cause.code ?? ''
   const isLate = cause instanceof DeadlineExceeded
-  if (!sent) {
+  if (!isSent) {
     const isUntrusted = untrustedPeer.test(code)
     const isRepeatable = !isLate && !isUntrusted
     return new Problem(

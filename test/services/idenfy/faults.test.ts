@@ -117,6 +117,33 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
     t.notMatch(metrics, /idenfy_retries_total\{/)
   })
 
+  await t.test('the connection stands only after the deadline: nothing is sent on it', async (t) => {
+    const tls = await certificate('localhost')
+    const received: Buffer[] = []
+    const idenfy = createTlsServer(tls, (socket) =>
+      socket
+        .on('error', () => {})
+        .on('data', (bytes) => {
+          received.push(bytes)
+          socket.destroy()
+        }),
+    ).on('tlsClientError', () => {})
+    const held: Socket[] = []
+    const slow = createServer({ pauseOnConnect: true }, (socket) => held.push(socket))
+    const url = `https://localhost:${await listen(t, slow, 'localhost')}`
+    await expectFault(
+      t,
+      { url },
+      { code: 'provider-timeout', outcome: 'not-created', posts: 0, line: notSent },
+      { IDENFY_TIMEOUT_MS: '150', IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': tls.cert })}/ca.pem` },
+    )
+    const [socket] = held as [Socket]
+    const closed = new Promise((resolve) => socket.once('close', resolve))
+    idenfy.emit('connection', socket)
+    await closed
+    t.strictSame(received, [])
+  })
+
   await t.test('and the second try succeeds', async (t) => {
     const tls = await certificate('localhost')
     const idenfy = createTlsServer(tls, (socket) => socket.on('data', () => socket.write(created)))
