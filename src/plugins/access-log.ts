@@ -24,7 +24,15 @@ export const accessLog = fp<{ monotonicNow: () => number }>(
       const durationMs = Math.round(reply.elapsedTime * 10) / 10
       requests.inc({ outcome })
       requestSeconds.observe(durationMs / 1000)
-      const answered = { ...describeRequest(request), status: reply.statusCode, durationMs, outcome }
+      const { method, routeOptions, caller } = request
+      const answered = {
+        method,
+        route: routeOptions.url,
+        company: caller?.companyId,
+        status: reply.statusCode,
+        durationMs,
+        outcome,
+      }
       if (!problem) return request.log.info(answered, 'request')
       const { outcome: providerOutcome, diagnosis } = problem.options
       const line = { ...answered, providerOutcome, ...diagnosis }

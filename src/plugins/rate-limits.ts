@@ -26,28 +26,35 @@ export const rateLimits = fp<{ config: Config }>(
     const { sharedRedis } = app
     const local = await limiterFactory(app, {})
     const shared = sharedRedis && (await limiterFactory(app, { redis: sharedRedis.client, nameSpace }))
-    const limit = (max: number, keyGenerator?: (request: FastifyRequest) => string): Limit => {
-      const options = { max, timeWindow: windowMs, ...(keyGenerator && { keyGenerator }) }
-      const alone = local(options)
+    const limit = (max: number, keyOf?: (request: FastifyRequest) => string): Limit => {
+      const options = { max, timeWindow: windowMs }
+      const alone = local({ ...options, ...(keyOf && { keyGenerator: keyOf }) })
       if (!shared) return alone
-      const together = shared(options)
+      // Hashed for the same reason as the keys of tokens. An address has no such key, and so never the same.
+      const hashed = keyOf && ((request: FastifyRequest) => hash('sha256', keyOf(request), 'base64url'))
+      const together = shared({ ...options, ...(hashed && { keyGenerator: hashed }) })
       return (request) => sharedRedis.run(() => together(request)).catch(() => alone(request))
     }
 
-    const ofUser = limit(config.RATE_LIMIT_USER_PER_MINUTE, ({ caller }) => keyOf('user', caller?.userId))
-    const ofCompany = limit(config.RATE_LIMIT_COMPANY_PER_MINUTE, ({ caller }) =>
-      keyOf('company', caller?.companyId),
+    const ofUser = limit(config.RATE_LIMIT_USER_PER_MINUTE, ({ caller }) => `user:${caller?.userId}`)
+    const ofCompany = limit(
+      config.RATE_LIMIT_COMPANY_PER_MINUTE,
+      ({ caller }) => `company:${caller?.companyId}`,
     )
     const ofAddress = limit(config.RATE_LIMIT_IP_PER_MINUTE)
 
+    const userPolicy = policyItem('user', config.RATE_LIMIT_USER_PER_MINUTE)
+    const policies = `${userPolicy}, ${policyItem('company', config.RATE_LIMIT_COMPANY_PER_MINUTE)}`
+
     app.decorate('limitCaller', async (request: FastifyRequest, reply: FastifyReply) => {
       const user = (await ofUser(request)) as Result
+      const userState = stateItem('user', user)
       // A user at the limit does not use up the company's.
-      const limits: Record<string, Result> = user.isExceeded
-        ? { user }
-        : { user, company: (await ofCompany(request)) as Result }
-      announce(reply, limits)
-      Object.values(limits).forEach(refuseAbove)
+      if (user.isExceeded) announce(reply, userPolicy, userState)
+      refuseAbove(user)
+      const company = (await ofCompany(request)) as Result
+      announce(reply, policies, `${userState}, ${stateItem('company', company)}`)
+      refuseAbove(company)
     })
     app.decorate('limitFailures', async (request: FastifyRequest) => {
       refuseAbove((await ofAddress(request)) as Result)
@@ -66,22 +73,19 @@ async function limiterFactory(app: FastifyInstance, store: RateLimitPluginOption
   return factory as FastifyInstance['createRateLimit']
 }
 
-/** Hashed for the same reason as the keys of tokens. An address has no such key, and so never the same. */
-function keyOf(kind: 'user' | 'company', id: string | undefined): string {
-  return hash('sha256', `${kind}:${id}`, 'base64url')
-}
-
 function refuseAbove({ isExceeded, ttlInSeconds }: Result): void {
   if (isExceeded) throw new Problem('rate-limited', { retryAfterSeconds: Math.max(ttlInSeconds, 1) })
 }
 
 /** https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ */
-function announce(reply: FastifyReply, limits: Record<string, Result>): void {
-  const items = Object.entries(limits)
-  reply.headers({
-    'ratelimit-policy': items.map(([name, { max }]) => `"${name}";q=${max};w=${windowMs / 1000}`).join(', '),
-    ratelimit: items
-      .map(([name, { remaining, ttlInSeconds }]) => `"${name}";r=${remaining};t=${ttlInSeconds}`)
-      .join(', '),
-  })
+function announce(reply: FastifyReply, policy: string, state: string): void {
+  reply.header('ratelimit-policy', policy).header('ratelimit', state)
+}
+
+function policyItem(name: string, max: number): string {
+  return `"${name}";q=${max};w=${windowMs / 1000}`
+}
+
+function stateItem(name: string, { remaining, ttlInSeconds }: Result): string {
+  return `"${name}";r=${remaining};t=${ttlInSeconds}`
 }

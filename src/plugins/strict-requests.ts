@@ -38,11 +38,11 @@ function checkRequest({ raw, headers, is404 }: FastifyRequest): void {
 
 function checkFields({ rawHeaders }: IncomingMessage): void {
   if (rawHeaders.length > maxFields * 2) throw new Problem('header-too-large')
-  const seen = new Set<string>()
+  const seen: string[] = []
   for (let index = 0; index < rawHeaders.length; index += 2) {
     const name = String(rawHeaders[index]).toLowerCase()
     if (!singularFields.has(name)) continue
-    if (seen.has(name)) throw new Problem('malformed-request')
-    seen.add(name)
+    if (seen.includes(name)) throw new Problem('malformed-request')
+    seen.push(name)
   }
 }

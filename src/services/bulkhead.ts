@@ -13,9 +13,9 @@ export function createBulkhead({ maxInFlight, maxWaitMs }: BulkheadOptions) {
 
   return {
     /** @throws Problem `overloaded`, or what `work` throws */
-    async run<T>(work: () => Promise<T>): Promise<T> {
+    run<T>(work: () => Promise<T>): Promise<T> {
       if (queue.pending < maxInFlight) return queue.add(work)
-      if (queue.size >= maxInFlight) throw new Problem('overloaded')
+      if (queue.size >= maxInFlight) return Promise.reject(new Problem('overloaded'))
       const waiting = new AbortController()
       const timer = setTimeout(() => waiting.abort(new Problem('overloaded')), maxWaitMs)
       const begin = () => {

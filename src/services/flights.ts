@@ -51,17 +51,17 @@ export function createMemoryFlights<T extends object>(options: MemoryFlightsOpti
   }
 
   const flights: Flights<T> = {
-    async run(key, work, flight) {
+    run(key, work, flight) {
       const value = stored.get(key)
-      if (value !== undefined) return { origin: 'stored', value }
+      if (value !== undefined) return Promise.resolve({ origin: 'stored', value })
       const other = inFlight.get(key)
       if (other === undefined) {
         const own = fly(key, work, flight)
         inFlight.set(key, own)
         return own
       }
-      if (flight.whenBusy === 'refuse') throw new Problem('idempotency-conflict')
-      return { origin: 'joined', value: (await other).value }
+      if (flight.whenBusy === 'refuse') return Promise.reject(new Problem('idempotency-conflict'))
+      return other.then(({ value }) => ({ origin: 'joined', value }))
     },
   }
   return {

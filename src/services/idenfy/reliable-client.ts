@@ -42,7 +42,7 @@ export interface ReliableClientOptions {
 export function createReliableClient(options: ReliableClientOptions) {
   const { client, breaker, bulkhead, budget, timeoutMs, monotonicNow, onAttempt, onRetry, logger } = options
 
-  async function attempt(request: KybFormTokenRequest, deadline: number): Promise<KybFormToken> {
+  function attempt(request: KybFormTokenRequest, deadline: number): Promise<KybFormToken> {
     // Asked before the queue too: while the circuit is open nobody should have to wait for that answer.
     breaker.check()
     return bulkhead.run(() =>
