@@ -14,6 +14,7 @@ const lengths = isQuick
   ? {
       rounds: 3,
       seconds: 1.5,
+      warmUpSeconds: 0.5,
       latencySeconds: 3,
       latencyRounds: 1,
       starts: 3,
@@ -23,11 +24,12 @@ const lengths = isQuick
   : {
       rounds: 7,
       seconds: 4,
+      warmUpSeconds: 2.5,
       latencySeconds: 8,
       latencyRounds: 5,
       starts: 7,
-      // So long, and a few seconds, V8 takes until it cleans up behind a start.
-      restSeconds: 45,
+      // So long, and a few seconds, V8 takes until it cleans up behind a start: its watchdog waits for 100.
+      restSeconds: 115,
       memorySeconds: isLong ? 600 : 60,
     }
 /** A run that hangs ends all the same. */
@@ -60,10 +62,7 @@ await listening(service, service.origin)
 const silent = await startService(bench, { name: 'service without a log', env: { LOG_LEVEL: 'silent' } })
 await listening(silent, silent.origin)
 const others = await startOthers(bench)
-const entries = await compare(bench, service, [...others, silent], {
-  ...lengths,
-  warmUpSeconds: isQuick ? 1 : 3,
-})
+const entries = await compare(bench, service, [...others, silent], lengths)
 
 say('an upstream of 80 ms')
 const floor = others.find(({ name }) => name === 'floor')

@@ -6,7 +6,7 @@ const es256 = 'service, ES256'
 
 /** The results as Markdown. */
 export function report(results) {
-  const { entries, rounds, seconds } = results
+  const { entries, rounds, seconds, warmUpSeconds } = results
   const { added, floods, starts, memory, image } = results
   const [{ model }] = cpus()
   return `# Results
@@ -14,7 +14,7 @@ export function report(results) {
 Written by \`npm run bench\`; [README.md](README.md) says what is measured, and where the time goes.
 
 ${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${model}, Linux ${release()}, Node ${process.version}; ${rounds} rounds of ${seconds} s, everybody in turn in
-each round. What is measured has one core to itself. Medians, with the least and the greatest in brackets; ratios are made within a round.
+each round, after ${warmUpSeconds} s that are not counted. What is measured has one core to itself. Medians, with the least and the greatest in brackets; ratios are made within a round.
 
 ## Goals
 

@@ -6,7 +6,11 @@ import { median, slope } from './figures.js'
 import { measure, measureSuccess, setDelay } from './measure.js'
 import { memoryMegabytes } from './processes.js'
 
-/** Everybody takes turns, round for round, so that what else the machine does meets all alike. */
+/**
+ * Everybody takes turns, round for round, so that what else the machine does meets all alike. A turn begins with load
+ * that is not counted: after eight seconds without any, V8 shrinks the heap and forgets code, and for the next second or
+ * two a request costs up to twice as much.
+ */
 export async function compare(bench, service, others, { rounds, seconds, warmUpSeconds }) {
   const entries = [
     { name: 'service, RS256', target: service },
@@ -18,12 +22,10 @@ export async function compare(bench, service, others, { rounds, seconds, warmUpS
     })),
     { name: 'service, replayed', target: service, plan: { isDistinct: false } },
   ].map((entry) => ({ ...entry, results: [] }))
-  for (const { target, plan } of entries) {
-    await measureSuccess(bench, target, { ...plan, seconds: warmUpSeconds })
-  }
   for (let round = 1; round <= rounds; round += 1) {
     bench.say(`round ${round} of ${rounds}`)
     for (const { target, plan, results } of entries) {
+      await measureSuccess(bench, target, { ...plan, seconds: warmUpSeconds })
       results.push(await measureSuccess(bench, target, { ...plan, seconds }))
     }
   }
