@@ -22,7 +22,7 @@ const lengths = isQuick
       memorySeconds: 5,
     }
   : {
-      rounds: 7,
+      rounds: 5,
       seconds: 4,
       warmUpSeconds: 2.5,
       latencySeconds: 8,
