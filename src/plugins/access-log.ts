@@ -24,15 +24,7 @@ export const accessLog = fp<{ monotonicNow: () => number }>(
       const durationMs = Math.round(reply.elapsedTime * 10) / 10
       requests.inc({ outcome })
       requestSeconds.observe(durationMs / 1000)
-      const { method, routeOptions, caller } = request
-      const answered = {
-        method,
-        route: routeOptions.url,
-        company: caller?.companyId,
-        status: reply.statusCode,
-        durationMs,
-        outcome,
-      }
+      const answered = describe(request, outcome, reply.statusCode, durationMs)
       if (!problem) return request.log.info(answered, 'request')
       const { outcome: providerOutcome, diagnosis } = problem.options
       const line = { ...answered, providerOutcome, ...diagnosis }
@@ -52,7 +44,7 @@ export const accessLog = fp<{ monotonicNow: () => number }>(
     // Of a caller who hangs up there is no response. What was begun for him goes on.
     app.addHook('onRequestAbort', async (request) => {
       requests.inc({ outcome: 'client-closed' })
-      request.log.info({ ...describeRequest(request), outcome: 'client-closed' }, 'request')
+      request.log.info(describe(request, 'client-closed'), 'request')
     })
   },
   { name: 'access-log', fastify: '5.x', dependencies: ['problem-details', 'metrics'] },
@@ -73,8 +65,13 @@ export function onClientError(this: FastifyInstance, error: NodeJS.ErrnoExceptio
   this.log.info({ requestId, status: problem.status, outcome: problem.code }, 'request')
 }
 
-function describeRequest({ method, routeOptions, caller }: FastifyRequest) {
-  return { method, route: routeOptions.url, company: caller?.companyId }
+function describe(
+  { method, routeOptions, caller }: FastifyRequest,
+  outcome: string,
+  status?: number,
+  durationMs?: number,
+) {
+  return { method, route: routeOptions.url, company: caller?.companyId, status, durationMs, outcome }
 }
 
 /** `error` is for what somebody has to mend here, `warn` for what passes by itself. */
