@@ -1,6 +1,6 @@
 import type { Dispatcher } from 'undici'
 
-/** What there was no answer by. */
+/** No answer came in time. */
 export class DeadlineExceeded extends Error {
   override readonly name = 'TimeoutError'
 }
