@@ -34,6 +34,8 @@ export interface AppDependencies {
   readonly now?: () => number
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow?: () => number
+  /** How many lines of the log were given up. */
+  readonly droppedLogLines?: () => number
   readonly limits?: Partial<Limits>
 }
 
@@ -63,7 +65,12 @@ export const defaultLimits: Limits = {
 
 /** Builds the public application; whoever calls it listens and closes. */
 export async function buildApp(config: Config, dependencies: AppDependencies) {
-  const { logger, now = Date.now, monotonicNow = () => performance.now() } = dependencies
+  const {
+    logger,
+    now = Date.now,
+    monotonicNow = () => performance.now(),
+    droppedLogLines = () => 0,
+  } = dependencies
   const limits = { ...defaultLimits, ...dependencies.limits }
   const app = Fastify({
     ...serverOptions(logger, limits),
@@ -76,7 +83,7 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   app.removeContentTypeParser('text/plain')
 
   await app.register(problemDetails)
-  await app.register(metrics, { config })
+  await app.register(metrics, { config, droppedLogLines })
   await app.register(accessLog, { monotonicNow })
   await app.register(browsers, { origins: config.CORS_ORIGINS ?? [] })
   await app.register(draining)

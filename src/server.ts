@@ -4,12 +4,14 @@ process.once('SIGTERM', stop).once('SIGINT', stop)
 const { default: closeWithGrace } = await import('close-with-grace')
 const { buildApp, buildManagementApp } = await import('./app.js')
 const { loadConfig } = await import('./config.js')
+const { createLogOutput } = await import('./log-output.js')
 const { createLogger } = await import('./logger.js')
 
 try {
   const config = loadConfig()
-  const logger = createLogger(config.LOG_LEVEL)
-  const app = await buildApp(config, { logger })
+  const logOutput = createLogOutput()
+  const logger = createLogger(config.LOG_LEVEL, logOutput)
+  const app = await buildApp(config, { logger, droppedLogLines: logOutput.droppedLines })
   const management = await buildManagementApp(app, { logger })
 
   closeWithGrace({ delay: config.SHUTDOWN_TIMEOUT_MS, logger }, async ({ err, signal }) => {

@@ -27,6 +27,11 @@ export interface Metrics {
   observe(name: string, help: string, read: () => number): void
 }
 
+export interface MetricsOptions {
+  readonly config: Config
+  readonly droppedLogLines: () => number
+}
+
 /** Up to the default deadline of a call to iDenfy. */
 const secondsBuckets = [0.01, 0.1, 0.5, 2, 8]
 
@@ -45,8 +50,8 @@ const nodeMetrics = new Set([
 ])
 
 /** What this application counts, for the management listener. */
-export const metrics = fp<{ config: Config }>(
-  async (app, { config }) => {
+export const metrics = fp<MetricsOptions>(
+  async (app, { config, droppedLogLines }) => {
     const registry = new Registry()
     const registers = [registry]
     collectDefaultMetrics({ register: registry })
@@ -110,6 +115,15 @@ export const metrics = fp<{ config: Config }>(
             this.set(read())
           },
         })
+      },
+    })
+    new Counter({
+      name: 'log_lines_dropped_total',
+      help: 'Lines that nobody read, or that could not be written',
+      registers,
+      collect() {
+        this.reset()
+        this.inc(droppedLogLines())
       },
     })
     new Gauge({
