@@ -26,7 +26,7 @@ const lengths = isQuick
       seconds: 4,
       warmUpSeconds: 2.5,
       latencySeconds: 8,
-      latencyRounds: 5,
+      latencyRounds: 9,
       starts: 7,
       // So long, and a few seconds, V8 takes until it cleans up behind a start: its watchdog waits for 100.
       restSeconds: 115,
@@ -69,6 +69,7 @@ const floor = others.find(({ name }) => name === 'floor')
 const added = await addLatency(bench, service, floor, {
   rounds: lengths.latencyRounds,
   seconds: lengths.latencySeconds,
+  warmUpSeconds: lengths.warmUpSeconds,
 })
 for (const target of [service, silent, ...others]) await target.stop()
 

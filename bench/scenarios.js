@@ -33,13 +33,17 @@ export async function compare(bench, service, others, { rounds, seconds, warmUpS
 }
 
 /** What the service adds to the latency of a slow upstream at a moderate rate. */
-export async function addLatency(bench, service, floor, { rounds, seconds }) {
-  const plan = { shape: 'open', ratePerSecond: 200, seconds, connections: 200 }
+export async function addLatency(bench, service, floor, { rounds, seconds, warmUpSeconds }) {
+  const plan = { shape: 'open', ratePerSecond: 200, connections: 200 }
+  const measureWarm = async (target) => {
+    await measureSuccess(bench, target, { ...plan, seconds: warmUpSeconds })
+    return measureSuccess(bench, target, { ...plan, seconds })
+  }
   const added = { p50Ms: [], p99Ms: [] }
   await setDelay(bench, 80)
   for (let round = 1; round <= rounds; round += 1) {
-    const atFloor = await measureSuccess(bench, floor, plan)
-    const atService = await measureSuccess(bench, service, plan)
+    const atFloor = await measureWarm(floor)
+    const atService = await measureWarm(service)
     for (const name of ['p50Ms', 'p99Ms']) added[name].push(atService[name] - atFloor[name])
   }
   await setDelay(bench, 0)
