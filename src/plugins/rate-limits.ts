@@ -18,6 +18,8 @@ type Limit = ReturnType<FastifyInstance['createRateLimit']>
 type Result = Extract<Awaited<ReturnType<Limit>>, { isAllowed: false }>
 
 const windowMs = 60_000
+/** Who is counted within this process; of more the longest absent is forgotten. */
+const maxCounted = 10_000
 const nameSpace = 'onboarding-bff:rate:'
 
 /** Counted by all replicas together while Redis is there, else by each for itself. */
@@ -27,7 +29,8 @@ export const rateLimits = fp<{ config: Config }>(
     const local = await limiterFactory(app, {})
     const shared = sharedRedis && (await limiterFactory(app, { redis: sharedRedis.client, nameSpace }))
     const limit = (max: number, keyOf?: (request: FastifyRequest) => string): Limit => {
-      const options = { max, timeWindow: windowMs }
+      // The plugin passes its own `cache` on to no limiter.
+      const options = { max, timeWindow: windowMs, cache: maxCounted }
       const alone = local({ ...options, ...(keyOf && { keyGenerator: keyOf }) })
       if (!shared) return alone
       // Hashed for the same reason as the keys of tokens. An address has no such key, and so never the same.
@@ -67,7 +70,7 @@ export const rateLimits = fp<{ config: Config }>(
 async function limiterFactory(app: FastifyInstance, store: RateLimitPluginOptions) {
   let factory: FastifyInstance['createRateLimit'] | undefined
   await app.register(async (scope) => {
-    await scope.register(rateLimit, { global: false, cache: 10_000, ...store })
+    await scope.register(rateLimit, { global: false, ...store })
     factory = scope.createRateLimit
   })
   return factory as FastifyInstance['createRateLimit']

@@ -46,11 +46,21 @@ t.test('API4-2 failed authentications count by address, and hurt nobody with goo
   for (let i = 0; i < 5; i++) t.equal((await service.mint()).status, 201, 'forged claims used up nothing')
 })
 
+const fail = (service: Awaited<ReturnType<typeof build>>, address: string) =>
+  service.mint({ token: 'x', headers: { 'x-forwarded-for': address } })
+
+t.test('who was counted is still known after thousands of others', async (t) => {
+  const service = await build(t, { env: { RATE_LIMIT_IP_PER_MINUTE: '1', TRUST_PROXY: '127.0.0.0/8' } })
+  t.equal((await fail(service, '203.0.113.1')).status, 401)
+  const others = Array.from({ length: 100 }, (_, index) => index)
+  for (const net of others.slice(0, 60)) {
+    await Promise.all(others.map((host) => fail(service, `198.18.${net}.${host}`)))
+  }
+  t.equal((await fail(service, '203.0.113.1')).status, 429)
+})
+
 t.test('addresses behind a proxy that is trusted', async (t) => {
   const env = { RATE_LIMIT_IP_PER_MINUTE: '1' }
-  const fail = (service: Awaited<ReturnType<typeof build>>, address: string) =>
-    service.mint({ token: 'x', headers: { 'x-forwarded-for': address } })
-
   const trusting = await build(t, { env: { ...env, TRUST_PROXY: '127.0.0.0/8' } })
   t.equal((await fail(trusting, '203.0.113.1')).status, 401)
   t.equal((await fail(trusting, '203.0.113.2')).status, 401)
