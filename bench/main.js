@@ -16,6 +16,7 @@ const lengths = isQuick
       seconds: 1.5,
       warmUpSeconds: 0.5,
       latencySeconds: 3,
+      latencyWarmUpSeconds: 0.5,
       latencyRounds: 1,
       starts: 3,
       restSeconds: 2,
@@ -25,8 +26,9 @@ const lengths = isQuick
       rounds: 5,
       seconds: 4,
       warmUpSeconds: 2.5,
-      latencySeconds: 8,
-      latencyRounds: 9,
+      latencySeconds: 16,
+      latencyWarmUpSeconds: 8,
+      latencyRounds: 5,
       starts: 7,
       // So long, and a few seconds, V8 takes until it cleans up behind a start: its watchdog waits for 100.
       restSeconds: 115,
@@ -69,7 +71,7 @@ const floor = others.find(({ name }) => name === 'floor')
 const added = await addLatency(bench, service, floor, {
   rounds: lengths.latencyRounds,
   seconds: lengths.latencySeconds,
-  warmUpSeconds: lengths.warmUpSeconds,
+  warmUpSeconds: lengths.latencyWarmUpSeconds,
 })
 for (const target of [service, silent, ...others]) await target.stop()
 

@@ -32,7 +32,10 @@ export async function compare(bench, service, others, { rounds, seconds, warmUpS
   return entries
 }
 
-/** What the service adds to the latency of a slow upstream at a moderate rate. */
+/**
+ * What the service adds to the latency of a slow upstream at a moderate rate that is steady: the turns are long, because
+ * who has rested for eight seconds is tidied up by V8 in the seconds after, with pauses of 15 ms.
+ */
 export async function addLatency(bench, service, floor, { rounds, seconds, warmUpSeconds }) {
   const plan = { shape: 'open', ratePerSecond: 200, connections: 200 }
   const measureWarm = async (target) => {
