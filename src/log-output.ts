@@ -53,6 +53,10 @@ export function createLogOutput(): LogOutput {
       if (lines === '') setTimeout(flush, gatherMs)
       lines += line
     },
-    droppedLines: () => dropped,
+    droppedLines() {
+      // Those that are still gathered are decided upon too.
+      flush()
+      return dropped
+    },
   }
 }
