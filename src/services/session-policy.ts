@@ -74,17 +74,34 @@ export function parsePolicy(text: string): SessionPolicyDocument {
   return document
 }
 
+/** A caller must not be able to switch off what the operator has set. */
 function conflicts(document: SessionPolicyDocument): { path: string; message: string }[] {
   const companies = Object.keys(document.companies ?? {})
-  return [undefined, ...companies]
-    .filter((id) => {
-      const { session } = rulesOf(document, id)
-      return session.flow && session.questionnaire
-    })
-    .map((id) => ({
-      path: id === undefined ? '/session' : `/companies/${id.replaceAll('~', '~0')}/session`,
-      message: 'has a flow and a questionnaire, but iDenfy ignores a questionnaire beside a flow',
-    }))
+  return [undefined, ...companies].flatMap((id) => {
+    const { session, callerMaySet } = rulesOf(document, id)
+    const path = id === undefined ? '' : `/companies/${id.replaceAll('~', '~0')}`
+    const ignored = 'but iDenfy ignores a questionnaire next to a flow'
+    const faults: { path: string; message: string }[] = []
+    if (session.flow && session.questionnaire) {
+      faults.push({ path: `${path}/session`, message: `has a flow and a questionnaire, ${ignored}` })
+    } else if (session.questionnaire && maySetValue(callerMaySet.flow)) {
+      faults.push({
+        path: `${path}/callerMaySet/flow`,
+        message: `lets the caller set a flow, and session has a questionnaire, ${ignored}`,
+      })
+    } else if (session.flow && maySetValue(callerMaySet.questionnaire)) {
+      faults.push({
+        path: `${path}/callerMaySet/questionnaire`,
+        message: `lets the caller set a questionnaire, and session has a flow, ${ignored}`,
+      })
+    }
+    return faults
+  })
+}
+
+/** Whether the caller may set anything but null. */
+function maySetValue(permission: boolean | readonly unknown[] | undefined): boolean {
+  return Array.isArray(permission) ? permission.some((value) => value !== null) : permission === true
 }
 
 /**
@@ -102,7 +119,7 @@ export function createSessionPolicy(document: SessionPolicyDocument = {}) {
     /**
      * The session to ask iDenfy for. What the caller sets replaces the policy's value.
      *
-     * @throws Problem `field-not-permitted`, naming every such field
+     * @throws Problem `field-not-permitted`, naming every such field; `validation-failed` for fields that exclude each other
      */
     sessionFor(companyId: string, request: KybSession): KybSession {
       const { session, callerMaySet } = rulesFor(companyId)
@@ -112,7 +129,15 @@ export function createSessionPolicy(document: SessionPolicyDocument = {}) {
         return [{ pointer: `/${property}`, code: rule ? 'value-not-permitted' : 'not-permitted' }]
       })
       if (errors.length > 0) throw new Problem('field-not-permitted', { errors })
-      return { ...session, ...request }
+      const effective = { ...session, ...request }
+      // To iDenfy both mean the same, but its document, read strictly, forbids null. Other nulls have a meaning.
+      if (effective.locale === null) delete effective.locale
+      if (effective.flow && effective.questionnaire) {
+        throw new Problem('validation-failed', {
+          errors: [{ pointer: '/questionnaire', code: 'excluded-by-flow' }],
+        })
+      }
+      return effective
     },
 
     /** What callers of this company may set. */
