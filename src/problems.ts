@@ -6,6 +6,8 @@ interface ProblemDefinition {
   /** May the same request succeed later without a change? */
   readonly retryable: boolean
   readonly retryAfterSeconds?: number
+  /** Whether iDenfy may have opened a verification. A response with outcome `unknown` must not look retryable to a machine. */
+  readonly outcome?: ProviderOutcome
   /** The `WWW-Authenticate` field (RFC 6750, section 3). */
   readonly challenge?: string
   /** What has happened, in Markdown: for the README, the OpenAPI document and the problem's own page. */
@@ -112,7 +114,7 @@ export const problems = {
     retryable: true,
     retryAfterSeconds: 1,
     when: 'a request with this `Idempotency-Key` is still in flight',
-    advice: 'Wait as `Retry-After` says and repeat with the same key.',
+    advice: 'Wait as `Retry-After` says and retry with the same key.',
   },
   'payload-too-large': {
     status: 413,
@@ -140,7 +142,7 @@ export const problems = {
     title: 'This idempotency key was used with another request',
     retryable: false,
     when: 'this `Idempotency-Key` came before, with another body',
-    advice: 'Use a new key for every request that is not a repetition.',
+    advice: 'Use a new key for every request that is not a retry.',
   },
   'rate-limited': {
     status: 429,
@@ -167,38 +169,44 @@ export const problems = {
     status: 502,
     title: 'The verification provider refused the service',
     retryable: false,
-    when: 'iDenfy refused for a reason that the caller cannot mend: credentials, funds, contract, configuration, or its certificate is not to be trusted. The log has the class; wake somebody',
+    outcome: 'not-created',
+    when: 'iDenfy refused for a reason that the caller cannot change: credentials, funds, contract, configuration, or a certificate that is not trusted. The log has the class; page the on-call engineer',
     advice: 'Show that verification is not available just now, with `requestId`. The operator has to act.',
   },
   'provider-bad-response': {
     status: 502,
-    title: 'The verification provider gave an unusable answer',
+    title: 'The verification provider sent an unusable response',
     retryable: false,
-    when: "iDenfy's answer is not the token that was asked for",
+    outcome: 'unknown',
+    when: "iDenfy's response is not the token that was requested",
     advice: 'Show that verification is not available just now, with `requestId`. The operator has to look.',
   },
   'provider-outcome-unknown': {
     status: 502,
-    title: 'The connection to the verification provider broke',
-    retryable: true,
-    when: 'the connection broke after the request had been sent',
-    advice: 'Let the user decide to try again: a verification may have been opened, and a second one may be.',
+    title: 'It is not known whether a verification was opened',
+    retryable: false,
+    outcome: 'unknown',
+    when: 'the connection broke after the request was sent, iDenfy failed with a 5xx, or the instance that sent the request is gone',
+    advice:
+      'Do not retry by machine. Let the user decide to try again, with a new `Idempotency-Key`: a verification may have been opened, and a second one may be.',
   },
   'provider-unavailable': {
     status: 503,
     title: 'The verification provider is unavailable',
     retryable: true,
     retryAfterSeconds: 5,
-    when: 'iDenfy could not be reached, or failed',
-    advice: 'Wait as `Retry-After` says and repeat. If `outcome` is `unknown`, let the user decide.',
+    outcome: 'not-created',
+    when: 'iDenfy could not be reached in time, or requests are kept from it while it fails. Nothing was sent',
+    advice: 'Wait as `Retry-After` says and retry with the same `Idempotency-Key`.',
   },
   'provider-rate-limited': {
     status: 503,
     title: 'The verification provider is limiting requests',
     retryable: true,
     retryAfterSeconds: 30,
+    outcome: 'not-created',
     when: 'iDenfy limits the account',
-    advice: 'Wait as `Retry-After` says and repeat.',
+    advice: 'Wait as `Retry-After` says and retry with the same `Idempotency-Key`.',
   },
   'auth-keys-unavailable': {
     status: 503,
@@ -207,6 +215,14 @@ export const problems = {
     retryAfterSeconds: 5,
     when: "the identity provider's signing keys could not be fetched so far",
     advice: 'Wait as `Retry-After` says and repeat. The user need not sign in again.',
+  },
+  'state-unavailable': {
+    status: 503,
+    title: 'The state that the instances share is unavailable',
+    retryable: true,
+    retryAfterSeconds: 1,
+    when: 'Redis is unavailable, and without it this request could open a second verification. Nothing was sent; see `REDIS_REQUIRED`',
+    advice: 'Wait as `Retry-After` says and retry with the same `Idempotency-Key`.',
   },
   overloaded: {
     status: 503,
@@ -226,15 +242,22 @@ export const problems = {
   },
   'provider-timeout': {
     status: 504,
-    title: 'The verification provider did not answer in time',
-    retryable: true,
-    when: 'iDenfy did not answer in time',
+    title: 'The verification provider did not respond in time',
+    retryable: false,
+    outcome: 'unknown',
+    when: 'the request was sent to iDenfy, perhaps by another instance, and no response came in time',
     advice:
-      'If `outcome` is `unknown`, let the user decide: a verification may have been opened, and a second one may be.',
+      'Do not retry by machine. Let the user decide to try again, with a new `Idempotency-Key`: a verification may have been opened, and a second one may be.',
   },
 } as const satisfies Record<string, ProblemDefinition>
 
 export type ProblemCode = keyof typeof problems
+
+/** What a problem says about iDenfy: undefined if it says nothing. */
+export function outcomeOf(code: ProblemCode): ProviderOutcome | undefined {
+  const definition: ProblemDefinition = problems[code]
+  return definition.outcome
+}
 
 const FieldFault = Type.Object({
   pointer: Type.String({ description: 'JSON Pointer into the request body (RFC 6901)' }),
@@ -269,7 +292,6 @@ export interface ProblemOptions {
   /** What the operator's log line says beyond the code: values from closed lists, never input. */
   readonly diagnosis?: Readonly<Record<string, string | number | undefined>>
   readonly errors?: readonly FieldFault[]
-  readonly outcome?: ProviderOutcome
   /** Response header fields that the code does not imply. */
   readonly headers?: Readonly<Record<string, string>>
   /** Overrides the delay that the table gives for the code. */
@@ -306,8 +328,8 @@ export class Problem extends Error {
 
   /** Composes the one shape of error bodies; nothing in it comes from the input or from iDenfy. */
   toDetails(requestId: string): ProblemDetails {
-    const { title, status, retryable } = problems[this.code]
-    const { outcome, errors } = this.options
+    const { title, status, retryable, outcome }: ProblemDefinition = problems[this.code]
+    const { errors } = this.options
     return {
       type: `/problems/${this.code}`,
       title,

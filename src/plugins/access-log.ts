@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import type { Problem } from '../problems.js'
+import { outcomeOf, type Problem } from '../problems.js'
 import { createFloodGate } from '../services/flood-gate.js'
 import { sendProblem, sendRawProblem } from './problem-details.js'
 
@@ -26,7 +26,8 @@ export const accessLog = fp<{ monotonicNow: () => number }>(
       requestSeconds.observe(durationMs / 1000)
       const answered = describe(request, outcome, reply.statusCode, durationMs)
       if (!problem) return request.log.info(answered, 'request')
-      const { outcome: providerOutcome, diagnosis } = problem.options
+      const { diagnosis } = problem.options
+      const providerOutcome = outcomeOf(problem.code)
       const line = { ...answered, providerOutcome, ...diagnosis }
       const level = levelOf(outcome)
       if (level === 'info') return request.log.info(line, 'request')
@@ -86,6 +87,7 @@ function levelOf(outcome: Problem['code'] | 'success'): 'info' | 'warn' | 'error
     case 'provider-rate-limited':
     case 'provider-timeout':
     case 'auth-keys-unavailable':
+    case 'state-unavailable':
     case 'overloaded':
       return 'warn'
     default:

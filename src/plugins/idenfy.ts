@@ -1,10 +1,14 @@
 import fp from 'fastify-plugin'
-import type { Config } from '../config.js'
+import { type Config, version } from '../config.js'
 import { createBulkhead } from '../services/bulkhead.js'
 import { createCircuitBreaker } from '../services/circuit-breaker.js'
 import { basicAuthorization, createIdenfyClient } from '../services/idenfy/client.js'
 import { createConnections } from '../services/idenfy/connections.js'
-import { createReliableClient, isOutage, type ReliableClient } from '../services/idenfy/reliable-client.js'
+import {
+  classifyFailure,
+  createReliableClient,
+  type ReliableClient,
+} from '../services/idenfy/reliable-client.js'
 import { createRetryBudget } from '../services/retry-budget.js'
 
 declare module 'fastify' {
@@ -19,7 +23,7 @@ export interface IdenfyOptions {
   readonly monotonicNow: () => number
 }
 
-const maxQueueWaitMs = 500
+const userAgent = `onboarding-bff/${version}`
 
 /** iDenfy's API: owns the connections. */
 export const idenfy = fp<IdenfyOptions>(
@@ -29,9 +33,9 @@ export const idenfy = fp<IdenfyOptions>(
       origin: config.IDENFY_BASE_URL,
       maxConnections: config.IDENFY_MAX_IN_FLIGHT,
       connectTimeoutMs: config.IDENFY_CONNECT_TIMEOUT_MS,
-      phaseTimeoutMs: config.IDENFY_TIMEOUT_MS,
       extraCa: config.idenfyCa,
       proxyUrl: config.IDENFY_PROXY_URL,
+      userAgent,
     })
     app.addHook('onClose', async () => dispatcher.close())
 
@@ -43,8 +47,8 @@ export const idenfy = fp<IdenfyOptions>(
       }),
       basicAuthorization,
     )
-    const bulkhead = createBulkhead({ maxInFlight: config.IDENFY_MAX_IN_FLIGHT, maxWaitMs: maxQueueWaitMs })
-    const breaker = createCircuitBreaker({ isOutage, monotonicNow })
+    const bulkhead = createBulkhead({ maxInFlight: config.IDENFY_MAX_IN_FLIGHT })
+    const breaker = createCircuitBreaker({ classify: classifyFailure, monotonicNow })
     metrics.observe(
       'idenfy_credentials_generation',
       'Pairs of key and secret used so far',
@@ -63,7 +67,9 @@ export const idenfy = fp<IdenfyOptions>(
           dispatcher,
           origin: config.IDENFY_BASE_URL,
           authorization,
+          userAgent,
           now,
+          monotonicNow,
           onDrift: (upstreamStatus) => {
             metrics.idenfyDrifts.inc()
             log.warn({ event: 'idenfy-contract-drift', upstreamStatus }, 'a token came with another status')

@@ -76,7 +76,7 @@ const exampleSuccess = {
 
 const headers = {
   Allow: 'The methods that this path has',
-  'Idempotency-Replayed': '`true` if this is the stored answer to an earlier request with the same key',
+  'Idempotency-Replayed': '`true` if this is the stored response to an earlier request with the same key',
   RateLimit:
     'What is left of the limits of user and company, and for how many seconds; as soon as both are known',
   'RateLimit-Policy': 'These limits and their windows in seconds',
@@ -165,6 +165,9 @@ function problemResponses(): Record<number, Response> {
 
 const exampleRequestId = '9b94f962-e2ad-4f5f-8d85-724a1e0717bf'
 
+/** A key remembers that its outcome is unknown. */
+const replayed: ProblemOptions = { headers: { 'idempotency-replayed': 'true' } }
+
 /** What the code alone does not imply. */
 const exampleOptions: Partial<Record<ProblemCode, ProblemOptions>> = {
   'validation-failed': { errors: [{ pointer: '/tags/1', code: 'too-long' }] },
@@ -174,12 +177,10 @@ const exampleOptions: Partial<Record<ProblemCode, ProblemOptions>> = {
   'field-not-permitted': { errors: [{ pointer: '/tags', code: 'not-permitted' }] },
   'method-not-allowed': { headers: { allow: 'POST' } },
   'rate-limited': { retryAfterSeconds: 42 },
-  'provider-rejected': { outcome: 'not-created' },
-  'provider-bad-response': { outcome: 'unknown' },
-  'provider-outcome-unknown': { outcome: 'unknown' },
-  'provider-unavailable': { outcome: 'not-created' },
-  'provider-rate-limited': { outcome: 'not-created' },
-  'provider-timeout': { outcome: 'unknown' },
+  'internal-error': replayed,
+  'provider-bad-response': replayed,
+  'provider-outcome-unknown': replayed,
+  'provider-timeout': replayed,
 }
 
 function headersOf(status: number, names: readonly HeaderName[]): Record<string, Schema> {

@@ -4,16 +4,18 @@ import { Problem } from '../problems.js'
 export interface BulkheadOptions {
   /** At a time; as many again may wait. */
   readonly maxInFlight: number
-  readonly maxWaitMs: number
 }
 
 /** Bounds what is in flight, so that a slow provider cannot fill this process with waiting requests. */
-export function createBulkhead({ maxInFlight, maxWaitMs }: BulkheadOptions) {
+export function createBulkhead({ maxInFlight }: BulkheadOptions) {
   const queue = new PQueue({ concurrency: maxInFlight })
 
   return {
-    /** @throws Problem `overloaded`, or what `work` throws */
-    run<T>(work: () => Promise<T>): Promise<T> {
+    /**
+     * @param maxWaitMs until `work` begins
+     * @throws Problem `overloaded`, or what `work` throws
+     */
+    run<T>(work: () => Promise<T>, maxWaitMs: number): Promise<T> {
       if (queue.pending < maxInFlight) return queue.add(work)
       if (queue.size >= maxInFlight) return Promise.reject(new Problem('overloaded'))
       const waiting = new AbortController()

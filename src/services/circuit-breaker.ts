@@ -7,8 +7,8 @@ const bucketMs = 3_000
 const openMs = 5_000
 
 export interface CircuitBreakerOptions {
-  /** Whether a failure speaks of an outage; every other one shows that the provider is there. */
-  readonly isOutage: (error: unknown) => boolean
+  /** What a failure says about the provider: it is down, it is up, or nothing. */
+  readonly classify: (error: unknown) => 'down' | 'up' | 'nothing'
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
 }
@@ -20,11 +20,13 @@ export interface CircuitBreakerOptions {
  * Not cockatiel's or opossum's: with the former every caller waits for that one call, by the wall's clock; the
  * latter knows no outages in a row.
  */
-export function createCircuitBreaker({ isOutage, monotonicNow }: CircuitBreakerOptions) {
+export function createCircuitBreaker({ classify, monotonicNow }: CircuitBreakerOptions) {
   let buckets: { readonly index: number; calls: number; outages: number }[] = []
   let outagesInARow = 0
   let openUntil: number | undefined
   let isProbing = false
+  /** Goes up with every opening and closing: a call from before says nothing about now. */
+  let epoch = 0
 
   function count(outage: boolean): void {
     const index = Math.floor(monotonicNow() / bucketMs)
@@ -44,16 +46,21 @@ export function createCircuitBreaker({ isOutage, monotonicNow }: CircuitBreakerO
     return outagesInARow >= maxOutagesInARow || (calls >= minCalls && outages * 2 >= calls)
   }
 
-  function settle(outage: boolean, isProbe: boolean): void {
+  function settle(says: 'down' | 'up' | 'nothing', isProbe: boolean, begunIn: number): void {
+    const isOutage = says === 'down'
+    if (isProbe) isProbing = false
+    if (says === 'nothing' || begunIn !== epoch) return
     if (isProbe) {
-      isProbing = false
       buckets = []
       outagesInARow = 0
-      openUntil = outage ? monotonicNow() + openMs : undefined
-    } else if (openUntil === undefined) {
-      // A call from before an opening says nothing about now, and is not counted.
-      count(outage)
-      if (outage && shouldOpen()) openUntil = monotonicNow() + openMs
+      openUntil = isOutage ? monotonicNow() + openMs : undefined
+      epoch += 1
+    } else {
+      count(isOutage)
+      if (isOutage && shouldOpen()) {
+        openUntil = monotonicNow() + openMs
+        epoch += 1
+      }
     }
   }
 
@@ -63,7 +70,6 @@ export function createCircuitBreaker({ isOutage, monotonicNow }: CircuitBreakerO
     const waitMs = openUntil - monotonicNow()
     if (waitMs <= 0 && !isProbing) return
     throw new Problem('provider-unavailable', {
-      outcome: 'not-created',
       retryAfterSeconds: Math.max(Math.ceil(waitMs / 1000), 1),
       diagnosis: { reason: 'circuit-open' },
     })
@@ -74,14 +80,15 @@ export function createCircuitBreaker({ isOutage, monotonicNow }: CircuitBreakerO
     /** @throws as {@link check}, or what `work` throws */
     async run<T>(work: () => Promise<T>): Promise<T> {
       check()
+      const begunIn = epoch
       const isProbe = openUntil !== undefined
-      isProbing = isProbe
+      if (isProbe) isProbing = true
       try {
         const result = await work()
-        settle(false, isProbe)
+        settle('up', isProbe, begunIn)
         return result
       } catch (error) {
-        settle(isOutage(error), isProbe)
+        settle(classify(error), isProbe, begunIn)
         throw error
       }
     },

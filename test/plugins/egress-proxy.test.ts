@@ -101,7 +101,7 @@ t.test('a proxy in trouble is iDenfy out of reach: nothing was sent', async (t) 
     })
     const url = `http://127.0.0.1:${await listen(t, silent)}`
     const service = await start(t, idenfy.url, url, { IDENFY_TIMEOUT_MS: '200' })
-    matchProblem(t, await service.mint(), 'provider-timeout', { outcome: 'not-created' })
+    matchProblem(t, await service.mint(), 'provider-unavailable', { outcome: 'not-created' })
   })
   t.equal(closing.asked.length, 2, 'once more, and not for ever')
   t.equal(idenfy.arrivals.length, 0)

@@ -1,11 +1,10 @@
-import { Problem, type ProblemCode, type ProviderOutcome } from '../../problems.js'
+import { outcomeOf, Problem, type ProblemCode } from '../../problems.js'
 
 /** Who has to act when iDenfy refuses for good: the developer, or whoever keeps the account. */
 type RejectionClass = 'request' | 'credentials' | 'funds' | 'contract'
 
 interface Verdict {
   readonly code: ProblemCode
-  readonly outcome?: ProviderOutcome
   readonly class?: RejectionClass
 }
 
@@ -38,28 +37,26 @@ const maxRetryAfterSeconds = 300
 export function classifyErrorAnswer(status: number, body: unknown, retryAfter?: string): Problem {
   const { identifier, message } = (body ?? {}) as { identifier?: unknown; message?: unknown }
   const known = typeof identifier === 'string' && knownIdentifiers.has(identifier) ? identifier : undefined
-  const { code, outcome, class: rejectionClass } = verdictOn(status, known, message)
+  const { code, class: rejectionClass } = verdictOn(status, known, message)
   const seconds = /^\d{1,6}$/.test(retryAfter ?? '') ? Number(retryAfter) : undefined
-  const isTemporary = code === 'provider-rate-limited' || code === 'provider-unavailable'
   const wait =
-    isTemporary && seconds !== undefined ? Math.min(Math.max(seconds, 1), maxRetryAfterSeconds) : undefined
-  const phase = outcome === 'unknown' ? 'after-sending' : 'refused'
-  const isRepeatable = code === 'provider-rate-limited' && wait !== undefined
+    code === 'provider-rate-limited' && seconds !== undefined
+      ? Math.min(Math.max(seconds, 1), maxRetryAfterSeconds)
+      : undefined
+  const phase = outcomeOf(code) === 'unknown' ? 'after-sending' : 'refused'
   return new Problem(code, {
-    ...(outcome && { outcome }),
-    ...(wait !== undefined && { retryAfterSeconds: wait }),
-    ...(isRepeatable && { safeToRepeat: { reason: 'rate-limited', afterMs: wait * 1000 } }),
+    ...(wait !== undefined && {
+      retryAfterSeconds: wait,
+      safeToRepeat: { reason: 'rate-limited', afterMs: wait * 1000 },
+    }),
     diagnosis: { phase, upstreamStatus: status, identifier: known, class: rejectionClass },
   })
 }
 
 function verdictOn(status: number, identifier: string | undefined, message: unknown): Verdict {
-  if (identifier === 'TOO_MANY_REQUESTS' || status === 429) {
-    return { code: 'provider-rate-limited', outcome: 'not-created' }
-  }
+  if (identifier === 'TOO_MANY_REQUESTS' || status === 429) return { code: 'provider-rate-limited' }
   if (identifier === 'PARTNER_CONTRACT_ERROR') return rejected('contract')
-  if (identifier === 'INTERNAL_ERROR' || status >= 500)
-    return { code: 'provider-unavailable', outcome: 'unknown' }
+  if (identifier === 'INTERNAL_ERROR' || status >= 500) return { code: 'provider-outcome-unknown' }
   if (identifier === 'UNAUTHORIZED' || identifier === 'AUTHENTICATION_FAILED') return rejected('credentials')
   if (status === 402) return rejected('funds')
   if (identifier === 'PERMISSIONS_ERROR') {
@@ -72,5 +69,5 @@ function verdictOn(status: number, identifier: string | undefined, message: unkn
 }
 
 function rejected(rejectionClass: RejectionClass): Verdict {
-  return { code: 'provider-rejected', outcome: 'not-created', class: rejectionClass }
+  return { code: 'provider-rejected', class: rejectionClass }
 }

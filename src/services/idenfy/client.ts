@@ -1,6 +1,7 @@
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import type { Dispatcher } from 'undici'
 import { Problem } from '../../problems.js'
+import { Abandoned } from '../abandoned.js'
 import type { Reloading } from '../reloading.js'
 import { classifyErrorAnswer } from './classify.js'
 import { type Answer, DeadlineExceeded, exchange } from './exchange.js'
@@ -21,31 +22,45 @@ const untrustedPeer =
   /^(ERR_SSL_|ERR_TLS_CERT_|EPROTO$|UND_ERR_PRX_TLS$)|CERT|UNABLE_TO_|INVALID_CA|INVALID_PURPOSE/
 
 export interface IdenfyClientOptions {
-  /** Bounds connect time and the size of the answer; closed by whoever made it. */
+  /** Bounds connect time and the size of the response; closed by its creator. */
   readonly dispatcher: Dispatcher
   /** iDenfy's origin. */
   readonly origin: string
   /** The `Authorization` field, which may change. */
   readonly authorization: Reloading<string>
+  readonly userAgent: string
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number
+  /** Milliseconds of a clock that never goes back. */
+  readonly monotonicNow: () => number
   /** A token came with this status in place of 201. */
   readonly onDrift: (status: number) => void
 }
 
+/** How long a call may take, and whether it is still wanted. */
+export interface CallLimits {
+  /** When the last byte of the response must be there. Milliseconds of the monotonic clock, as is `sendBefore`. */
+  readonly deadline: number
+  /** A request that cannot be sent before this moment is not sent. */
+  readonly sendBefore: number
+  /** Whether no one waits for the response any more. */
+  readonly isAbandoned: () => boolean
+}
+
 /** iDenfy's KYB API, one POST per call and never a second. */
 export function createIdenfyClient(options: IdenfyClientOptions) {
-  const { dispatcher, origin, authorization, now, onDrift } = options
+  const { dispatcher, origin, authorization, userAgent, now, monotonicNow, onDrift } = options
   const staticHeaders = {
+    'user-agent': userAgent,
     'content-type': 'application/json',
     accept: 'application/json',
     'accept-encoding': 'identity',
   }
 
-  function post(path: string, payload: unknown, credentials: string, timeoutMs: number): Promise<Answer> {
+  function post(path: string, payload: unknown, credentials: string, limits: CallLimits): Promise<Answer> {
     const headers = { ...staticHeaders, authorization: credentials }
     const request = { origin, method: 'POST' as const, path, headers, body: JSON.stringify(payload) }
-    return exchange(dispatcher, request, { timeoutMs, onFailure: transportProblem })
+    return exchange(dispatcher, request, { ...limits, monotonicNow, onFailure: transportProblem })
   }
 
   /** Whether other credentials are at hand than those that were refused. */
@@ -58,12 +73,11 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
     /**
      * Creates a KYB token. The answer is the one iDenfy gave to this very request, still valid.
      *
-     * @param timeoutMs from the call to the last byte of the answer
-     * @throws Problem `provider-*` or `kyb-session-conflict`
+     * @throws Problem `provider-*` or `kyb-session-conflict`; Abandoned
      */
-    async createKybToken(request: KybFormTokenRequest, timeoutMs: number): Promise<KybFormToken> {
+    async createKybToken(request: KybFormTokenRequest, limits: CallLimits): Promise<KybFormToken> {
       const credentials = authorization.value()
-      const answer = await post('/kyb/tokens/', request, credentials, timeoutMs)
+      const answer = await post('/kyb/tokens/', request, credentials, limits)
       if (answer.status < 200 || answer.status > 299) {
         const problem = refusal(answer)
         const haveNew = problem.options.diagnosis?.class === 'credentials' && (await areReplaced(credentials))
@@ -89,27 +103,25 @@ export function basicAuthorization({ apiKey, apiSecret }: { apiKey: string; apiS
   return `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')}`
 }
 
-function transportProblem(cause: Error & { code?: string }, isSent: boolean): Problem {
+function transportProblem(cause: Error & { code?: string }, isSent: boolean): Error {
   const code = cause.code ?? ''
-  const isLate = cause instanceof DeadlineExceeded
-  if (!isSent) {
-    const isUntrusted = untrustedPeer.test(code)
-    const isRepeatable = !isLate && !isUntrusted
+  if (isSent) {
+    const isLate = cause instanceof DeadlineExceeded
+    const isBadAnswer = badAnswerCodes.has(code) || cause.name === 'HTTPParserError'
     return new Problem(
-      isLate ? 'provider-timeout' : isUntrusted ? 'provider-rejected' : 'provider-unavailable',
-      {
-        cause,
-        outcome: 'not-created',
-        diagnosis: { phase: 'before-sending', ...(isUntrusted && { class: 'tls' }) },
-        ...(isRepeatable && { safeToRepeat: { reason: 'not-sent', afterMs: 0 } }),
-      },
+      isLate ? 'provider-timeout' : isBadAnswer ? 'provider-bad-response' : 'provider-outcome-unknown',
+      { cause, diagnosis: { phase: 'after-sending' } },
     )
   }
-  const isBadAnswer = badAnswerCodes.has(code) || cause.name === 'HTTPParserError'
-  return new Problem(
-    isLate ? 'provider-timeout' : isBadAnswer ? 'provider-bad-response' : 'provider-outcome-unknown',
-    { cause, outcome: 'unknown', diagnosis: { phase: 'after-sending' } },
-  )
+  if (cause instanceof Abandoned) return cause
+  if (untrustedPeer.test(code)) {
+    return new Problem('provider-rejected', { cause, diagnosis: { phase: 'before-sending', class: 'tls' } })
+  }
+  return new Problem('provider-unavailable', {
+    cause,
+    diagnosis: { phase: 'before-sending' },
+    ...(!(cause instanceof DeadlineExceeded) && { safeToRepeat: { reason: 'not-sent', afterMs: 0 } }),
+  })
 }
 
 function refusal(answer: Answer): Problem {
@@ -143,7 +155,6 @@ function knownMembers(token: KybFormToken): KybFormToken {
 
 function badAnswer(answer: Answer, reason: string): Problem {
   return new Problem('provider-bad-response', {
-    outcome: 'unknown',
     diagnosis: { phase: 'after-sending', upstreamStatus: answer.status, reason },
   })
 }

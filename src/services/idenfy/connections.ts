@@ -1,54 +1,41 @@
 import { rootCertificates } from 'node:tls'
-import { type Dispatcher, Pool, ProxyAgent } from 'undici'
+import { type Dispatcher, Pool } from 'undici'
+import { createConnector } from './connector.js'
 
-const maxAnswerBytes = 64 * 1024
+const maxResponseBytes = 64 * 1024
 
 export interface ConnectionOptions {
   readonly origin: string
   readonly maxConnections: number
-  /** TLS included. */
+  /** From DNS to the end of the TLS handshake with the origin, an egress proxy included. */
   readonly connectTimeoutMs: number
-  /** For the headers and for the body of an answer each; whoever calls has a deadline for both. */
-  readonly phaseTimeoutMs: number
   /** PEM, besides the usual certificates. */
   readonly extraCa?: string | undefined
   /** An egress proxy that knows CONNECT. */
   readonly proxyUrl?: string | undefined
-}
-
-/** The connections to iDenfy, kept alive; closed by whoever makes them. */
-export function createConnections(options: ConnectionOptions): Dispatcher {
-  const tls = {
-    timeout: options.connectTimeoutMs,
-    minVersion: 'TLSv1.2' as const,
-    ...(options.extraCa && { ca: [...rootCertificates, options.extraCa] }),
-  }
-  const limits = {
-    connections: options.maxConnections,
-    maxResponseSize: maxAnswerBytes,
-    headersTimeout: options.phaseTimeoutMs,
-    bodyTimeout: options.phaseTimeoutMs,
-  }
-  if (options.proxyUrl === undefined) return new Pool(options.origin, { ...limits, connect: tls })
-  return new ProxyAgent({
-    ...limits,
-    uri: options.proxyUrl,
-    requestTls: tls,
-    proxyTls: tls,
-    clientFactory: (proxy, poolOptions) => new TunnelPool(proxy, poolOptions as Pool.Options),
-  })
+  /** Sent to the proxy with CONNECT. */
+  readonly userAgent: string
 }
 
 /**
- * When a proxy closes the connection during CONNECT, undici 7 connects again, at once and without end. It does not
- * with an error of another code. https://github.com/nodejs/undici/issues/3897, mended in version 8, for Node 22.
+ * The connections to iDenfy, kept alive; closed by the caller. The caller has a deadline for each request, so undici's
+ * timeouts are off: they fire some milliseconds early, and the request would fail as a broken connection.
  */
-class TunnelPool extends Pool {
-  override async connect(options: unknown): Promise<never> {
-    try {
-      return (await super.connect(options as Dispatcher.ConnectOptions)) as never
-    } catch (cause) {
-      throw Object.assign(new Error('No tunnel through the proxy', { cause }), { code: 'UND_ERR_PRX_CONN' })
-    }
+export function createConnections(options: ConnectionOptions): Dispatcher {
+  const tls = {
+    minVersion: 'TLSv1.2' as const,
+    ...(options.extraCa && { ca: [...rootCertificates, options.extraCa] }),
   }
+  return new Pool(options.origin, {
+    connections: options.maxConnections,
+    maxResponseSize: maxResponseBytes,
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    connect: createConnector({
+      timeoutMs: options.connectTimeoutMs,
+      tls,
+      proxyUrl: options.proxyUrl,
+      userAgent: options.userAgent,
+    }),
+  })
 }

@@ -1,6 +1,7 @@
 import type { Dispatcher } from 'undici'
+import { Abandoned } from '../abandoned.js'
 
-/** No answer came in time. */
+/** The response, or the moment to send the request, did not come in time. */
 export class DeadlineExceeded extends Error {
   override readonly name = 'TimeoutError'
 }
@@ -12,8 +13,13 @@ export interface Answer {
 }
 
 export interface ExchangeOptions {
-  /** From now to the last byte of the answer. */
-  readonly timeoutMs: number
+  /** When the last byte of the response must be there. Milliseconds of `monotonicNow`, as is `sendBefore`. */
+  readonly deadline: number
+  /** A request that cannot be sent before this moment is not sent. */
+  readonly sendBefore: number
+  readonly monotonicNow: () => number
+  /** Whether no one waits for the response any more. Such a request is not sent; once it is sent, it goes on. */
+  readonly isAbandoned: () => boolean
   /**
    * Makes the error of a failure. Until undici has begun to send, the peer cannot have seen the request; from then
    * on a failure leaves open what became of it.
@@ -32,29 +38,37 @@ export interface ExchangeOptions {
 export function exchange(
   dispatcher: Dispatcher,
   request: Dispatcher.DispatchOptions,
-  { timeoutMs, onFailure }: ExchangeOptions,
+  { deadline, sendBefore, monotonicNow, isAbandoned, onFailure }: ExchangeOptions,
 ): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
     let sending: Dispatcher.DispatchController | undefined
-    let late: DeadlineExceeded | undefined
+    let hasFailed = false
+    let isLastTimer = false
     let status = 0
     let headers: Answer['headers'] = {}
 
     function fail(cause: Error): void {
+      hasFailed = true
       clearTimeout(timer)
       reject(onFailure(cause, sending !== undefined))
     }
-    const timer = setTimeout(() => {
-      late = new DeadlineExceeded()
-      // While undici still connects there is nothing to abort, and nobody should wait for that.
-      if (sending) sending.abort(late)
-      else fail(late)
-    }, timeoutMs)
+    function onTimeout(): void {
+      // While undici still connects there is nothing to abort, and no one should wait for that.
+      if (!sending) fail(new DeadlineExceeded())
+      else if (isLastTimer) sending.abort(new DeadlineExceeded())
+      else {
+        isLastTimer = true
+        timer = setTimeout(onTimeout, deadline - sendBefore)
+      }
+    }
+    let timer = setTimeout(onTimeout, sendBefore - monotonicNow())
 
     dispatcher.dispatch(request, {
       onRequestStart(controller) {
-        if (late) controller.abort(late)
+        // The clock is asked again: a process that was stopped for a while gets here before its timers.
+        if (hasFailed || monotonicNow() >= sendBefore) controller.abort(new DeadlineExceeded())
+        else if (isAbandoned()) controller.abort(new Abandoned())
         else sending = controller
       },
       // Once more for every interim answer.

@@ -1,22 +1,28 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import type { Problem } from '../../problems.js'
+import { Problem, type ProblemOptions } from '../../problems.js'
+import { Abandoned } from '../abandoned.js'
 import type { Bulkhead } from '../bulkhead.js'
 import type { CircuitBreaker } from '../circuit-breaker.js'
 import type { RetryBudget } from '../retry-budget.js'
 import type { IdenfyClient } from './client.js'
 import type { KybFormToken, KybFormTokenRequest } from './schemas.js'
 
-/** A wait for more than this share of the deadline is left to the caller, who can do something else meanwhile. */
-const affordableShare = 1 / 4
-/** Spreads repetitions, so that a short hiccup does not bring them all back at once. */
+/** A POST is sent only while this share of the total deadline is left for it. Otherwise its outcome would often be unknown. */
+const minPostShare = 1 / 4
+/** A longer wait is left to the caller, who can do something else meanwhile. */
+const maxRetryDelayShare = 1 / 4
+/** Spreads retries, so that a short failure does not bring them all back at once. */
 const maxJitterMs = 100
+/** Until a call begins. */
+const maxQueueWaitMs = 500
 
 const outages = new Set(['provider-unavailable', 'provider-timeout', 'provider-outcome-unknown'])
 
-/** For the circuit breaker: iDenfy cannot be reached, fails, or does not answer. */
-export function isOutage(error: unknown): boolean {
-  return outages.has((error as Problem).code)
+/** For the circuit breaker: what a failed call says about iDenfy. */
+export function classifyFailure(error: unknown): 'down' | 'up' | 'nothing' {
+  if (!(error instanceof Problem)) return 'nothing'
+  return outages.has(error.code) ? 'down' : 'up'
 }
 
 export interface ReliableClientOptions {
@@ -24,64 +30,99 @@ export interface ReliableClientOptions {
   readonly breaker: CircuitBreaker
   readonly bulkhead: Bulkhead
   readonly budget: RetryBudget
-  /** The total deadline, waiting and a repetition included. */
+  /** The total deadline of a request, as a duration. */
   readonly timeoutMs: number
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
-  /** An attempt that was made, with how it ended. */
+  /** Called after each attempt, with how it ended. */
   readonly onAttempt: (outcome: string, durationMs: number) => void
-  /** A repetition, or one that the budget held back. */
+  /** Called for each retry, and for each that the budget held back. */
   readonly onRetry: (reason: string, granted: boolean) => void
   readonly logger: Pick<Logger, 'warn'>
 }
 
+export interface Call {
+  /** When the response must be there, in milliseconds of the monotonic clock. Waiting and a retry count. */
+  readonly deadline: number
+  /** Whether no one waits for the response any more. */
+  readonly isAbandoned: () => boolean
+  /** Called once, when a POST is about to be sent. Throws to prevent it. */
+  readonly admit: () => Promise<void>
+}
+
 /**
- * iDenfy's API as far as it can be relied on: bounded in number and time, spared while it is down, and asked a
+ * iDenfy's API as far as it can be relied on: bounded in number and time, spared while it is down, and called a
  * second time only where that cannot open a second verification.
  */
 export function createReliableClient(options: ReliableClientOptions) {
   const { client, breaker, bulkhead, budget, timeoutMs, monotonicNow, onAttempt, onRetry, logger } = options
+  const minPostMs = timeoutMs * minPostShare
 
-  function attempt(request: KybFormTokenRequest, deadline: number): Promise<KybFormToken> {
-    // Asked before the queue too: while the circuit is open nobody should have to wait for that answer.
+  function attempt(request: KybFormTokenRequest, call: Call): Promise<KybFormToken> {
+    const sendBefore = call.deadline - minPostMs
+    // Before the queue too: while the circuit is open no request should have to wait for that response.
     breaker.check()
-    return bulkhead.run(() =>
-      breaker.run(async () => {
-        const begin = monotonicNow()
-        try {
-          const token = await client.createKybToken(request, Math.max(deadline - begin, 1))
-          onAttempt('success', monotonicNow() - begin)
-          budget.succeed()
-          return token
-        } catch (error) {
-          onAttempt((error as Problem).code, monotonicNow() - begin)
-          throw error
-        }
-      }),
+    return bulkhead.run(
+      async () => {
+        if (call.isAbandoned()) throw new Abandoned()
+        await call.admit()
+        if (monotonicNow() >= sendBefore) throw noTimeLeft()
+        return breaker.run(() => post(request, { ...call, sendBefore }))
+      },
+      Math.min(maxQueueWaitMs, sendBefore - monotonicNow()),
     )
   }
 
+  async function post(...parameters: Parameters<IdenfyClient['createKybToken']>): Promise<KybFormToken> {
+    const begin = monotonicNow()
+    try {
+      const token = await client.createKybToken(...parameters)
+      onAttempt('success', monotonicNow() - begin)
+      budget.succeed()
+      return token
+    } catch (error) {
+      if (!(error instanceof Abandoned)) {
+        onAttempt(error instanceof Problem ? error.code : 'internal-error', monotonicNow() - begin)
+      }
+      throw error
+    }
+  }
+
+  /** Whether a retry is safe, and can finish: it is given as long as the first attempt took, and a minimum. */
+  function canRetry({ safeToRepeat }: ProblemOptions, call: Call, firstMs: number) {
+    if (!safeToRepeat || safeToRepeat.afterMs > timeoutMs * maxRetryDelayShare) return undefined
+    const beginsAt = monotonicNow() + safeToRepeat.afterMs + maxJitterMs
+    return call.deadline - beginsAt >= Math.max(minPostMs, firstMs) ? safeToRepeat : undefined
+  }
+
   return {
-    /** @throws Problem `provider-*`, `kyb-session-conflict` or `overloaded` */
-    async createKybToken(request: KybFormTokenRequest): Promise<KybFormToken> {
-      const deadline = monotonicNow() + timeoutMs
+    /** @throws Problem `provider-*`, `kyb-session-conflict` or `overloaded`; Abandoned; what `admit` throws */
+    async createKybToken(request: KybFormTokenRequest, call: Call): Promise<KybFormToken> {
+      const begin = monotonicNow()
       try {
-        return await attempt(request, deadline)
+        return await attempt(request, call)
       } catch (error) {
-        const { safeToRepeat, diagnosis } = (error as Problem).options
-        if (!safeToRepeat || safeToRepeat.afterMs > timeoutMs * affordableShare) throw error
+        if (!(error instanceof Problem)) throw error
+        const retry = canRetry(error.options, call, monotonicNow() - begin)
+        if (!retry) throw error
         const granted = budget.take()
-        onRetry(safeToRepeat.reason, granted)
+        onRetry(retry.reason, granted)
         if (!granted) throw error
         logger.warn(
-          { event: 'idenfy-retry', retryReason: safeToRepeat.reason, ...diagnosis, err: error },
+          { event: 'idenfy-retry', retryReason: retry.reason, ...error.options.diagnosis, err: error },
           'retry',
         )
-        await delay(safeToRepeat.afterMs + Math.random() * maxJitterMs)
-        return attempt(request, deadline)
+        await delay(retry.afterMs + Math.random() * maxJitterMs)
+        return attempt(request, { ...call, admit: async () => {} })
       }
     },
   }
+}
+
+function noTimeLeft(): Problem {
+  return new Problem('provider-unavailable', {
+    diagnosis: { phase: 'before-sending', reason: 'no-time-left' },
+  })
 }
 
 export type ReliableClient = ReturnType<typeof createReliableClient>

@@ -1,12 +1,13 @@
 import t from 'tap'
+import { outcomeOf, type ProblemCode } from '../../../src/problems.js'
 import { classifyErrorAnswer } from '../../../src/services/idenfy/classify.js'
 
 /** status, identifier, message → code, class, outcome */
-type Row = [number, string | undefined, unknown, string, string | undefined, string | undefined]
+type Row = [number, string | undefined, unknown, ProblemCode, string | undefined, string | undefined]
 
 const rejected = (kind: string) => ['provider-rejected', kind, 'not-created'] as const
 const limited = ['provider-rate-limited', undefined, 'not-created'] as const
-const unavailable = ['provider-unavailable', undefined, 'unknown'] as const
+const failed = ['provider-outcome-unknown', undefined, 'unknown'] as const
 
 const rows: Row[] = [
   [400, 'BAD_VALUE', '', ...rejected('request')],
@@ -34,18 +35,18 @@ const rows: Row[] = [
   [429, undefined, '', ...limited],
   [400, 'TOO_MANY_REQUESTS', '', ...limited],
   [500, 'TOO_MANY_REQUESTS', '', ...limited],
-  [500, undefined, '', ...unavailable],
-  [502, undefined, '', ...unavailable],
-  [504, undefined, '', ...unavailable],
-  [500, 'BAD_VALUE', '', ...unavailable],
-  [400, 'INTERNAL_ERROR', '', ...unavailable],
+  [500, undefined, '', ...failed],
+  [502, undefined, '', ...failed],
+  [504, undefined, '', ...failed],
+  [500, 'BAD_VALUE', '', ...failed],
+  [400, 'INTERNAL_ERROR', '', ...failed],
 ]
 
 for (const [status, identifier, message, code, rejectionClass, outcome] of rows) {
   t.test(`${status} ${identifier ?? ''} ${JSON.stringify(message)}`, async (t) => {
     const problem = classifyErrorAnswer(status, { identifier, message })
     t.equal(problem.code, code)
-    t.equal(problem.options.outcome, outcome)
+    t.equal(outcomeOf(problem.code), outcome)
     t.equal(problem.options.diagnosis?.class, rejectionClass)
     t.equal(problem.options.diagnosis?.upstreamStatus, status)
   })

@@ -111,7 +111,7 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
     const { metrics } = await expectFault(
       t,
       { url },
-      { code: 'provider-timeout', outcome: 'not-created', posts: 0, line: notSent },
+      { ...unavailable, posts: 0, line: notSent },
       { IDENFY_TIMEOUT_MS: '150' },
     )
     t.notMatch(metrics, /idenfy_retries_total\{/)
@@ -134,7 +134,7 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
     await expectFault(
       t,
       { url },
-      { code: 'provider-timeout', outcome: 'not-created', posts: 0, line: notSent },
+      { ...unavailable, posts: 0, line: notSent },
       { IDENFY_TIMEOUT_MS: '150', IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': tls.cert })}/ca.pem` },
     )
     const [socket] = held as [Socket]
@@ -221,7 +221,7 @@ t.test('class U: a verification may have been opened, so never again', async (t)
   const late = { ...unknown, code: 'provider-timeout', line: afterSending } as const
   const broken = { ...unknown, code: 'provider-outcome-unknown' } as const
   const bad = { ...unknown, code: 'provider-bad-response', level: 50 } as const
-  const failed = { ...unknown, code: 'provider-unavailable' } as const
+  const failed = broken
   const socketCode = /^(ECONNRESET|UND_ERR_SOCKET)$/
   const truncated = created.slice(0, -5)
   const fields = (extra: string) => created.replace('Content-Length', `${extra}\r\nContent-Length`)

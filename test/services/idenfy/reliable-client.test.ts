@@ -12,12 +12,16 @@ async function start(t: Test, script: Script, env: Record<string, string | undef
     env: { IDENFY_BASE_URL: idenfy.url, ...env },
   })
   service.secrets.add(goodToken.tokenString)
+  const mintAs = async (sub: string) => service.mint({ token: await service.token({ sub }) })
+  let users = 0
   return {
     ...service,
     idenfy,
     pass,
     isOpen: async () => /idenfy_circuit_open 1/.test(await service.metrics()),
-    mintAs: async (sub: string) => service.mint({ token: await service.token({ sub }) }),
+    mintAs,
+    /** As a new user each time: an identical request would get a stored response. */
+    mint: () => mintAs(`user-${++users}`),
   }
 }
 
@@ -27,7 +31,7 @@ t.test('the circuit opens after five outages in a row', async (t) => {
   const { mint, mintAs, idenfy, pass, log, isOpen } = await start(t, failing)
   for (let i = 0; i < 5; i++) {
     t.equal(await isOpen(), false)
-    matchProblem(t, await mint(), 'provider-unavailable', { outcome: 'unknown' })
+    matchProblem(t, await mint(), 'provider-outcome-unknown', { outcome: 'unknown' })
   }
   t.equal(await isOpen(), true)
   const answer = await mint()
@@ -55,7 +59,7 @@ t.test('the circuit opens after five outages in a row', async (t) => {
     }
     t.equal(idenfy.arrivals.length, 6)
     release(failing)
-    matchProblem(t, await probe, 'provider-unavailable', { outcome: 'unknown' })
+    matchProblem(t, await probe, 'provider-outcome-unknown', { outcome: 'unknown' })
     t.equal(await isOpen(), true)
     t.equal((await mint()).headers['retry-after'], '5', 'for another five seconds')
 

@@ -1,0 +1,107 @@
+import { request as requestOverHttp } from 'node:http'
+import { request as requestOverTls } from 'node:https'
+import type { Socket } from 'node:net'
+import type { ConnectionOptions as TlsOptions } from 'node:tls'
+import { buildConnector, errors } from 'undici'
+
+export interface ConnectorOptions {
+  /** For everything until a request can be sent: DNS, TCP, TLS to the proxy, CONNECT, TLS to the origin. */
+  readonly timeoutMs: number
+  /** For the origin, and for a proxy that is reached over TLS. */
+  readonly tls: TlsOptions
+  /** An egress proxy that knows CONNECT (RFC 9110, section 9.3.6). */
+  readonly proxyUrl?: string | undefined
+  readonly userAgent: string
+}
+
+type Connect = (...parameters: Parameters<buildConnector.connector>) => Socket
+type Closable = { destroy(): unknown }
+type TunnelCallback = (error: Error | null, socket?: Socket) => void
+
+/**
+ * Opens the connections of an undici pool, directly or through an egress proxy, within one time limit.
+ *
+ * undici's own limit has a resolution of half a second and does not cover CONNECT, and its ProxyAgent reconnects without
+ * end when a proxy closes the connection during CONNECT (https://github.com/nodejs/undici/issues/3897).
+ */
+export function createConnector(options: ConnectorOptions): buildConnector.connector {
+  const { timeoutMs, tls } = options
+  // Without its timer. The function that it makes returns the socket, which its type does not say.
+  const connect = buildConnector({ ...tls, timeout: 0 } as buildConnector.BuildOptions) as Connect
+  const openTunnel = options.proxyUrl && createTunnelOpener(new URL(options.proxyUrl), options)
+
+  return (target, callback) => {
+    const opened: Closable[] = []
+    let isSettled = false
+    function settle(...[error, socket]: Parameters<buildConnector.Callback>): void {
+      if (isSettled) return
+      isSettled = true
+      clearTimeout(timer)
+      if (error) {
+        for (const closable of opened) closable.destroy()
+        callback(error, null)
+      } else callback(null, socket)
+    }
+    const timer = setTimeout(
+      () => settle(new errors.ConnectTimeoutError('Connecting took too long'), null),
+      timeoutMs,
+    )
+
+    if (!openTunnel) {
+      opened.push(connect(target, settle))
+      return
+    }
+    const tunnelRequest = openTunnel(authorityOf(target), (error, tunnel) => {
+      if (isSettled || !tunnel) {
+        tunnel?.destroy()
+        settle(error ?? connectFailure('PROXY_CLOSED'), null)
+        return
+      }
+      opened.push(tunnel)
+      if (target.protocol === 'https:') opened.push(connect({ ...target, httpSocket: tunnel }, settle))
+      else settle(null, tunnel)
+    })
+    opened.push(tunnelRequest)
+  }
+}
+
+function createTunnelOpener(proxy: URL, { tls, userAgent }: ConnectorOptions) {
+  const credentials = `${decodeURIComponent(proxy.username)}:${decodeURIComponent(proxy.password)}`
+  const authorization = `Basic ${Buffer.from(credentials).toString('base64')}`
+  const request = proxy.protocol === 'https:' ? requestOverTls : requestOverHttp
+  const headers = {
+    'user-agent': userAgent,
+    ...(proxy.username && { 'proxy-authorization': authorization }),
+  }
+
+  return (authority: string, callback: TunnelCallback): Closable =>
+    request({
+      ...tls,
+      host: proxy.hostname.replace(/^\[|\]$/g, ''),
+      port: proxy.port || (proxy.protocol === 'https:' ? 443 : 80),
+      method: 'CONNECT',
+      path: authority,
+      headers: { ...headers, host: authority },
+      agent: false,
+    })
+      .on('error', callback)
+      .on('connect', ({ statusCode = 0 }, socket: Socket) => {
+        socket.on('error', () => {})
+        if (statusCode >= 200 && statusCode < 300) callback(null, socket)
+        else {
+          socket.destroy()
+          callback(connectFailure(`PROXY_${statusCode}`))
+        }
+      })
+      .end()
+}
+
+function authorityOf({ hostname, port, protocol }: buildConnector.Options): string {
+  const host = hostname.includes(':') ? `[${hostname}]` : hostname
+  return `${host}:${port || (protocol === 'https:' ? 443 : 80)}`
+}
+
+/** With a code of its own: undici connects again, without end, after an error with one of its own socket codes. */
+function connectFailure(code: string): Error {
+  return Object.assign(new Error('No connection could be made'), { code, syscall: 'connect' })
+}
