@@ -179,6 +179,11 @@ export const environmentSchema = Type.Object({
         'Redis that the replicas share; may hold credentials. Without it every replica is on its own',
     }),
   ),
+  REDIS_REQUIRED: choice(['false', 'keys', 'true'], {
+    default: 'keys',
+    description:
+      'While Redis is unavailable, refuse requests that could open a second verification: `keys` those with an `Idempotency-Key`, `true` all, `false` none',
+  }),
   STATE_ENCRYPTION_KEY: Type.Optional(
     secret({
       pattern: '^[A-Za-z0-9+/]{43}=(,[A-Za-z0-9+/]{43}=){0,2}$',
@@ -305,6 +310,9 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     check(name, () => checkParses(given[name]))
   }
   check('STATE_ENCRYPTION_KEY', () => checkKeyIsThere(given))
+  check('REDIS_REQUIRED', () => {
+    if (given.REDIS_REQUIRED === 'true' && !given.REDIS_URL) throw new Error('is true, which needs REDIS_URL')
+  })
   check('DRAIN_DELAY_MS', () => {
     if (Number(textOf('DRAIN_DELAY_MS')) >= Number(textOf('SHUTDOWN_TIMEOUT_MS'))) {
       throw new Error('must be less than SHUTDOWN_TIMEOUT_MS')

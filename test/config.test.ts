@@ -69,6 +69,7 @@ t.test('defaults', async (t) => {
       RATE_LIMIT_USER_PER_MINUTE: 10,
       RATE_LIMIT_COMPANY_PER_MINUTE: 60,
       RATE_LIMIT_IP_PER_MINUTE: 300,
+      REDIS_REQUIRED: 'keys',
       DRAIN_DELAY_MS: 0,
       SHUTDOWN_TIMEOUT_MS: 25_000,
       ALLOW_INSECURE_URLS: false,
@@ -376,7 +377,7 @@ t.test('other files', async (t) => {
   t.match(fault, /^KYB_POLICY_FILE is not valid: .*\/session\/lifetime /)
   t.match(fault, '/companies/acme/callerMaySet/canary ', 'a name is no value')
   t.strictSame(faultsOf({ KYB_POLICY_FILE: `${dir}/conflict.json` }), [
-    'KYB_POLICY_FILE is not valid: /companies/acme/session has a flow and a questionnaire, but iDenfy ignores a questionnaire beside a flow',
+    'KYB_POLICY_FILE is not valid: /companies/acme/session has a flow and a questionnaire, but iDenfy ignores a questionnaire next to a flow',
   ])
 })
 

@@ -2,7 +2,7 @@ import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
 import { createClientIdentity } from '../services/client-identity.js'
 import { createMemoryFlights } from '../services/flights.js'
-import { createKybTokens, type KybTokens, type MintedToken } from '../services/kyb-tokens.js'
+import { createKybTokens, type KybTokens, type Result } from '../services/kyb-tokens.js'
 import { createRedisFlights } from '../services/redis-flights.js'
 import { createSessionPolicy, parsePolicy } from '../services/session-policy.js'
 import { createStateCipher } from '../services/state-cipher.js'
@@ -20,8 +20,8 @@ export interface KybOptions {
 }
 
 const maxStoredTokens = 10_000
-/** What a replica may take beyond the deadline of its call before another one takes over. */
-const leaseSlackMs = 2_000
+/** What `REDIS_REQUIRED` says. A single replica has no state to share. */
+const sharedStateRequiredFor = { false: 'none', keys: 'keys', true: 'all' } as const
 
 /** Builds the KYB services. */
 export const kyb = fp<KybOptions>(
@@ -33,7 +33,7 @@ export const kyb = fp<KybOptions>(
       (key) =>
         createClientIdentity({ clientId: config.KYB_CLIENT_ID, externalRef: config.KYB_EXTERNAL_REF }, key),
     )
-    const flights = createMemoryFlights<MintedToken>({
+    const flights = createMemoryFlights<Result>({
       maxStored: maxStoredTokens,
       monotonicNow,
       beyond: app.sharedRedis
@@ -44,7 +44,7 @@ export const kyb = fp<KybOptions>(
               () => config.readSecret('STATE_ENCRYPTION_KEY').split(','),
               createStateCipher,
             ).value,
-            leaseMs: config.IDENFY_TIMEOUT_MS + leaseSlackMs,
+            monotonicNow,
           })
         : undefined,
     })
@@ -65,8 +65,12 @@ export const kyb = fp<KybOptions>(
           config.KYB_EXTERNAL_REF,
         ],
         replayMs: config.KYB_REPLAY_SECONDS * 1000,
+        sharedStateRequiredFor:
+          sharedStateRequiredFor[config.REDIS_REQUIRED as keyof typeof sharedStateRequiredFor],
+        timeoutMs: config.IDENFY_TIMEOUT_MS,
         uiUrl: config.IDENFY_UI_URL,
         now,
+        monotonicNow,
         onIssued: (origin) => app.metrics.kybTokens.inc({ origin }),
       }),
     )

@@ -1,49 +1,60 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Problem, type ProblemCode, type ProblemOptions } from '../problems.js'
+import { Abandoned } from './abandoned.js'
 import type { Flight, Flights, Landing } from './flights.js'
-import type { SharedRedis } from './shared-redis.js'
+import { RedisUnavailable, type SharedRedis } from './shared-redis.js'
 import type { StateCipher } from './state-cipher.js'
 
 const pollMs = 50
-/** For so long those who waited can read how a flight ended whose result is not kept. */
-const landedMs = 2_000
+/** What a replica may take beyond the deadline of its work to write down how that ended. */
+const leaseSlackMs = 2_000
+/** How long a lease that has run out is remembered: the work may have been done, and its result is not known. */
+const ownerLostMs = { join: 5_000, once: 60 * 60_000 }
+/** How long those who waited can read how a flight ended whose result is not kept. */
+const endedMs = 2_000
+const firstRetryMs = 100
 
 /*
  * A key holds one of
- *   L<owner>   a flight, as long as its lease lasts
- *   E<sealed>  a flight that has ended: for those who waited for it; the key is free for the next
+ *   L<owner>   a lease. It lives for as long as the lease and `ownerLostMs`: in the latter time its owner is lost
+ *   E<sealed>  work that has ended without a result to keep: for those who waited; the key is free for the next request
  *   S<sealed>  a stored result, for all
  */
 const claimScript = `
   local held = redis.call('GET', KEYS[1])
-  if held and held ~= ARGV[3] and string.sub(held, 1, 1) ~= 'E' then return held end
+  if held and held ~= ARGV[3] and string.sub(held, 1, 1) ~= 'E' then
+    return { held, redis.call('PTTL', KEYS[1]) }
+  end
   redis.call('SET', KEYS[1], 'L' .. ARGV[1], 'PX', ARGV[2])
   return false`
 
-/** Not over the lease of another, who took over when this one's ran out. */
-const landScript = `
+/** Not over the lease of another, who came after this one's lease was over. */
+const publishScript = `
   local held = redis.call('GET', KEYS[1])
   if held and held ~= 'L' .. ARGV[1] then return 0 end
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
   return 1`
 
-type Ending<T> = { readonly value: T } | { readonly failure: Failure }
-type Failure = { readonly code: ProblemCode } & Pick<ProblemOptions, 'outcome' | 'retryAfterSeconds'>
+type Ending<T> = { readonly value: T } | { readonly failure: Failure } | { readonly abandoned: true }
+type Failure = { readonly code: ProblemCode } & Pick<ProblemOptions, 'retryAfterSeconds'>
 
 export interface RedisFlightsOptions {
   readonly shared: SharedRedis
   /** The cipher as it is now: keys are rotated. */
   readonly cipher: () => StateCipher
-  /** Longer than any work takes: when it is over, the owner counts as dead. */
-  readonly leaseMs: number
+  /** Milliseconds of a clock that never goes back. */
+  readonly monotonicNow: () => number
 }
 
 /**
- * Across replicas. One of them does the work under a lease, the others wait for how it ends, or for the end of
- * the lease. Without Redis each does its own.
+ * Across replicas. One of them does the work under a lease, the others wait for its result until their own deadlines.
+ * No replica does work that another may have done: if the owner of a lease is lost, the result is unknown.
  */
-export function createRedisFlights<T>({ shared, cipher, leaseMs }: RedisFlightsOptions): Flights<T> {
+export function createRedisFlights<T>({ shared, cipher, monotonicNow }: RedisFlightsOptions): Flights<T> {
+  const publishing = new Set<Promise<void>>()
+  let isClosing = false
+
   const evaluate = (script: string, key: string, ...args: (string | number)[]) =>
     shared.run(() => shared.client.eval(script, 1, key, ...args))
 
@@ -53,71 +64,146 @@ export function createRedisFlights<T>({ shared, cipher, leaseMs }: RedisFlightsO
     return text === undefined ? undefined : JSON.parse(text)
   }
 
-  async function land(key: string, owner: string, ending: Ending<T>, lifetimeMs: number): Promise<void> {
-    const sealed = seal(key, ending)
-    const [held, ttl] = lifetimeMs > 0 ? [`S${sealed}`, lifetimeMs] : [`E${sealed}`, landedMs]
-    // Whoever waits for it sees the lease run out.
-    await evaluate(landScript, key, owner, held, Math.ceil(ttl)).catch(() => {})
+  async function publish(key: string, owner: string, ending: Ending<T>, lifetimeMs: number): Promise<void> {
+    const [kind, ttlMs] = lifetimeMs > 0 ? ['S', lifetimeMs] : ['E', endedMs]
+    await evaluate(publishScript, key, owner, kind + seal(key, ending), Math.ceil(ttlMs))
   }
 
-  /**
-   * @returns how the flight ended, or one that took its lease over and ended between two looks; undefined when there is no
-   *   trace of either, or none that can be read
-   */
-  async function waitFor(key: string, lease: string): Promise<Ending<T> | undefined> {
-    for (;;) {
-      await delay(pollMs)
-      const held = await shared.run(() => shared.client.get(key))
-      if (held === lease) continue
-      return held && /^[SE]/.test(held) ? open(key, held.slice(1)) : undefined
+  /** Tries until the lease is over: until then others wait for it, and from then on they take the result for unknown. */
+  async function publishAgain(once: () => Promise<void>, leaseEndsAt: number): Promise<void> {
+    for (let waitMs = firstRetryMs; !isClosing && monotonicNow() + waitMs < leaseEndsAt; waitMs *= 2) {
+      await delay(waitMs)
+      const isPublished = await once().then(
+        () => true,
+        () => false,
+      )
+      if (isPublished) return
     }
   }
 
-  /** @returns how another's flight ended, or undefined when this one has the lease */
-  async function claim(key: string, owner: string, whenBusy: Flight<T>['whenBusy']) {
-    let unreadable = ''
+  /** Waits for the first try only, so that a client that comes back at once finds the result. */
+  async function publishInTime(once: () => Promise<void>, leaseEndsAt: number): Promise<void> {
+    await once().catch(() => {
+      const again = publishAgain(once, leaseEndsAt).finally(() => publishing.delete(again))
+      publishing.add(again)
+    })
+  }
+
+  /** @returns what the owner of the lease came to; undefined when it gave the work up and the key is free */
+  async function waitFor(
+    key: string,
+    lease: string,
+    leaseMs: number,
+    flight: Flight<T>,
+  ): Promise<Landing<T> | undefined> {
+    const joined = (value: T): Landing<T> => ({ origin: 'joined', value })
+    let current = lease
+    let leaseEndsAt = monotonicNow() + leaseMs
     for (;;) {
-      const held = (await evaluate(claimScript, key, owner, leaseMs, unreadable)) as string | null
-      if (held === null) return undefined
-      if (held.startsWith('S')) {
-        const ending = open(key, held.slice(1))
-        if (ending) return { origin: 'stored', ending } as const
-        unreadable = held
+      await delay(Math.min(pollMs, Math.max(flight.deadline - monotonicNow(), 0)))
+      if (flight.isAbandoned()) throw new Abandoned()
+      if (monotonicNow() >= flight.deadline) return joined(flight.unknown('late'))
+      // While Redis is unavailable nothing is known, and the owner may well be at work.
+      const held = await shared.run(() => shared.client.get(key)).catch(() => current)
+      if (held === current) {
+        if (monotonicNow() >= leaseEndsAt) return joined(flight.unknown('owner-lost'))
+      } else if (held?.startsWith('L')) {
+        // The first owner gave up, and another one took over between two looks.
+        current = held
+        leaseEndsAt = Number.POSITIVE_INFINITY
       } else {
-        if (whenBusy === 'refuse') return { origin: 'joined', ending: conflict } as const
-        const ending = await waitFor(key, held)
-        if (ending) return { origin: 'joined', ending } as const
+        const ending = held === null ? undefined : open(key, held.slice(1))
+        if (!ending) return joined(flight.unknown('owner-lost'))
+        if ('abandoned' in ending) return undefined
+        if ('failure' in ending) throw problemOf(ending.failure)
+        return joined(ending.value)
       }
+    }
+  }
+
+  /** @returns the result that there is, or undefined when this replica has the lease */
+  async function claim(key: string, owner: string, flight: Flight<T>): Promise<Landing<T> | undefined> {
+    const lostMs = ownerLostMs[flight.kind]
+    const stored = (value: T, ttlMs: number): Landing<T> => ({ origin: 'stored', value, ttlMs })
+    let replaceable = ''
+    for (;;) {
+      const leaseMs = Math.ceil(flight.deadline - monotonicNow() + leaseSlackMs)
+      const answer = await evaluate(claimScript, key, owner, leaseMs + lostMs, replaceable)
+      if (answer === null) return undefined
+      const [held, ttlMs] = answer as [string, number]
+      const leftMs = ttlMs - lostMs
+      if (held.startsWith('L') && leftMs > 0) {
+        if (flight.kind === 'once') throw conflict(leftMs)
+        const result = await waitFor(key, held, leftMs, flight)
+        if (result) return result
+        continue
+      }
+      const ending = held.startsWith('S') ? open(key, held.slice(1)) : undefined
+      const value = ending && 'value' in ending ? ending.value : undefined
+      if (value !== undefined && flight.lifetimeMs(value) > 0 && flight.accepts(value))
+        return stored(value, ttlMs)
+      // A lost owner, or a result that cannot be read: someone has done this work, or may have.
+      const isTrace = held.startsWith('L') || value === undefined
+      const unknown = flight.unknown('owner-lost')
+      if (isTrace && (flight.kind === 'once' || (held.startsWith('L') && flight.accepts(unknown)))) {
+        return stored(unknown, ttlMs)
+      }
+      replaceable = held
+    }
+  }
+
+  /** @returns undefined when this replica is to do the work */
+  async function claimIfPossible(key: string, owner: string, flight: Flight<T>) {
+    try {
+      return await claim(key, owner, flight)
+    } catch (error) {
+      if (error instanceof Problem || error instanceof Abandoned) throw error
+      if (flight.mayRunAlone) return undefined
+      if (!(error instanceof RedisUnavailable)) {
+        // Redis may have written the lease although its response did not come in time.
+        const release = () => publish(key, owner, { abandoned: true }, 0)
+        await publishInTime(release, flight.deadline + leaseSlackMs)
+      }
+      throw new Problem('state-unavailable', { cause: error })
     }
   }
 
   return {
-    async run(key, work, { lifetimeMs, whenBusy }): Promise<Landing<T>> {
+    async run(key, work, flight): Promise<Landing<T>> {
       const owner = randomUUID()
-      // Without Redis everybody is on his own.
-      const other = await claim(key, owner, whenBusy).catch(() => undefined)
-      if (other) return { origin: other.origin, value: landed(other.ending) }
+      const other = await claimIfPossible(key, owner, flight)
+      if (other) return other
+      const leaseEndsAt = flight.deadline + leaseSlackMs
       try {
-        const value = await work()
-        await land(key, owner, { value }, lifetimeMs(value))
+        const value = await work(flight.isAbandoned)
+        await publishInTime(() => publish(key, owner, { value }, flight.lifetimeMs(value)), leaseEndsAt)
         return { origin: 'own', value }
       } catch (error) {
-        await land(key, owner, { failure: failureOf(error as Partial<Problem>) }, 0)
+        await publishInTime(() => publish(key, owner, endingOf(error), 0), leaseEndsAt)
         throw error
       }
+    },
+    async settled() {
+      isClosing = true
+      await Promise.all(publishing)
     },
   }
 }
 
-const conflict = { failure: { code: 'idempotency-conflict' } } as const
-
-/** What is no problem by its own account is one of ours. */
-function failureOf({ code = 'internal-error', options }: Partial<Problem>): Failure {
-  return { code, outcome: options?.outcome, retryAfterSeconds: options?.retryAfterSeconds }
+function conflict(leaseLeftMs: number): Problem {
+  return new Problem('idempotency-conflict', {
+    retryAfterSeconds: Math.max(Math.ceil(leaseLeftMs / 1000), 1),
+  })
 }
 
-function landed<T>(ending: Ending<T>): T {
-  if ('value' in ending) return ending.value
-  const { code, ...options } = ending.failure
-  throw new Problem(code, { ...options, diagnosis: { reason: 'shared-flight' } })
+/** An error that is no problem is a fault of ours. */
+function endingOf(error: unknown): { failure: Failure } | { abandoned: true } {
+  if (error instanceof Abandoned) return { abandoned: true }
+  if (!(error instanceof Problem)) return { failure: { code: 'internal-error' } }
+  const { retryAfterSeconds } = error.options
+  return { failure: { code: error.code, ...(retryAfterSeconds !== undefined && { retryAfterSeconds }) } }
+}
+
+function problemOf({ code, ...options }: Failure): Problem {
+  return new Problem(code, { ...options, diagnosis: { reason: 'shared-result' } })
 }

@@ -2,6 +2,13 @@ import type { Redis } from 'ioredis'
 
 const probeEveryMs = 100
 const probeKey = 'onboarding-bff:probe'
+/** As the state is written: who may not run scripts cannot use it. */
+const probeScript = `return redis.call('SET', KEYS[1], '1', 'PX', 1000)`
+
+/** The command was not sent: Redis counts as down. */
+export class RedisUnavailable extends Error {
+  override readonly name = 'RedisUnavailable'
+}
 
 export interface SharedRedisOptions {
   /** Must fail fast: no offline queue, no retries of commands. */
@@ -31,7 +38,7 @@ export function createSharedRedis({ redis, commandTimeoutMs, onChange }: SharedR
   async function probe(): Promise<void> {
     clearTimeout(timer)
     try {
-      await inTime(redis.set(probeKey, '1', 'PX', 1000), commandTimeoutMs)
+      await inTime(redis.eval(probeScript, 1, probeKey), commandTimeoutMs)
       turn(true)
     } catch (error) {
       fail(error)
@@ -54,9 +61,9 @@ export function createSharedRedis({ redis, commandTimeoutMs, onChange }: SharedR
     /** For commands inside of {@link run}. */
     client: redis,
     isUp: (): boolean => isUp === true,
-    /** @throws what the command throws, after which Redis counts as down; at once while it does */
+    /** @throws what the command throws, after which Redis counts as down; RedisUnavailable while it does */
     async run<T>(command: () => Promise<T>): Promise<T> {
-      if (!isUp) throw new Error('Redis is down')
+      if (!isUp) throw new RedisUnavailable('Redis is down')
       try {
         return await inTime(command(), commandTimeoutMs)
       } catch (error) {

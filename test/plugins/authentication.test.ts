@@ -136,6 +136,9 @@ t.test('API2-3 a route outside of a guarded scope has no caller', async (t) => {
           wishes: {},
           requestId: request.id,
           log: request.log,
+          waitedMs: 0,
+          isAbandoned: () => false,
+          admit: async () => {},
         }),
       )
     },

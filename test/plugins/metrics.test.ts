@@ -6,15 +6,15 @@ t.test('what an operator asks for first', async (t) => {
   const service = await build(t, { env: { IDENFY_ENVIRONMENT: 'sandbox' } })
   await service.mint()
   await service.setFault({ status: 503, times: 1 })
-  await service.mint()
+  await service.mint({ token: await service.token({ sub: 'u-2' }) })
   const { text } = await send(`${service.managementUrl}/metrics`)
   const { version } = JSON.parse(readFileSync('package.json', 'utf8'))
   for (const line of [
     'http_requests_total{outcome="success"} 1',
-    'http_requests_total{outcome="provider-unavailable"} 1',
+    'http_requests_total{outcome="provider-outcome-unknown"} 1',
     'http_request_duration_seconds_count 2',
     'idenfy_requests_total{outcome="success"} 1',
-    'idenfy_requests_total{outcome="provider-unavailable"} 1',
+    'idenfy_requests_total{outcome="provider-outcome-unknown"} 1',
     'idenfy_request_duration_seconds_count 2',
     'idenfy_circuit_open 0',
     'idenfy_in_flight 0',

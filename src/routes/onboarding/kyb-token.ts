@@ -36,13 +36,21 @@ const Headers = Type.Object({
     Type.String({
       pattern: '^("[A-Za-z0-9._~+/=:-]{1,64}"|[A-Za-z0-9._~+/=:-]{1,64})$',
       description:
-        'Equal requests with the same key get the same answer (a string of RFC 8941; quotes may be left out)',
+        'Identical requests with the same key get the same response, and at most one verification is opened for them (a string of RFC 8941; quotes may be left out)',
     }),
   ),
 })
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** What the service spent on a request before its body was read: the time that a slow client takes is its own. */
+    waitedMs: number
+  }
+}
+
 /** `POST /onboarding/kyb-token`. Belongs into a guarded scope. */
 export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
+  app.decorateRequest('waitedMs', 0)
   app.post(
     '/onboarding/kyb-token',
     {
@@ -57,6 +65,11 @@ export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
         body: KybSession,
         response: { 201: KybToken, '4xx': ProblemDetails, '5xx': ProblemDetails },
       },
+      // After authentication and limits.
+      onRequest: (request, reply, done) => {
+        request.waitedMs = reply.elapsedTime
+        done()
+      },
       // A request without a body wishes for nothing. A body of `null` stays one: Fastify validates both alike.
       preValidation: (request, _reply, done) => {
         if (request.body === undefined) request.body = {}
@@ -70,6 +83,9 @@ export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
         requestId: request.id,
         log: request.log,
         idempotencyKey: request.headers['idempotency-key']?.replaceAll('"', ''),
+        waitedMs: request.waitedMs,
+        isAbandoned: () => reply.raw.destroyed,
+        admit: async () => {},
       })
       if (origin === 'idempotent') reply.header('idempotency-replayed', 'true')
       reply.code(201).header('cache-control', 'no-store')

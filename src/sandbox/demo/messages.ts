@@ -74,6 +74,7 @@ const messages: Record<Problem['code'], Message> = {
   ),
   'provider-rate-limited': busy,
   'auth-keys-unavailable': busy,
+  'state-unavailable': busy,
   overloaded: busy,
   draining: busy,
   'provider-timeout': tryAgain(

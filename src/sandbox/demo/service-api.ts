@@ -31,7 +31,7 @@ export interface components {
             title: string;
             status: number;
             /** @enum {string} */
-            code: "malformed-request" | "validation-failed" | "unauthenticated" | "invalid-token" | "insufficient-scope" | "company-not-allowed" | "identity-not-mappable" | "field-not-permitted" | "not-found" | "method-not-allowed" | "request-timeout" | "kyb-session-conflict" | "idempotency-conflict" | "payload-too-large" | "unsupported-media-type" | "expectation-failed" | "idempotency-mismatch" | "rate-limited" | "header-too-large" | "internal-error" | "provider-rejected" | "provider-bad-response" | "provider-outcome-unknown" | "provider-unavailable" | "provider-rate-limited" | "auth-keys-unavailable" | "overloaded" | "draining" | "provider-timeout";
+            code: "malformed-request" | "validation-failed" | "unauthenticated" | "invalid-token" | "insufficient-scope" | "company-not-allowed" | "identity-not-mappable" | "field-not-permitted" | "not-found" | "method-not-allowed" | "request-timeout" | "kyb-session-conflict" | "idempotency-conflict" | "payload-too-large" | "unsupported-media-type" | "expectation-failed" | "idempotency-mismatch" | "rate-limited" | "header-too-large" | "internal-error" | "provider-rejected" | "provider-bad-response" | "provider-outcome-unknown" | "provider-unavailable" | "provider-rate-limited" | "auth-keys-unavailable" | "state-unavailable" | "overloaded" | "draining" | "provider-timeout";
             /** @description Finds the line in the log of the service */
             requestId: string;
             /** @description May the same request succeed later without a change? */
@@ -86,7 +86,7 @@ export interface components {
     headers: {
         /** @description The methods that this path has */
         Allow: string;
-        /** @description `true` if this is the stored answer to an earlier request with the same key */
+        /** @description `true` if this is the stored response to an earlier request with the same key */
         "Idempotency-Replayed": string;
         /** @description What is left of the limits of user and company, and for how many seconds; as soon as both are known */
         RateLimit: string;
@@ -107,7 +107,7 @@ export interface operations {
             header?: {
                 /** @description Picks one of the companies that the access token lists */
                 "X-Company-Id"?: string;
-                /** @description Equal requests with the same key get the same answer (a string of RFC 8941; quotes may be left out) */
+                /** @description Identical requests with the same key get the same response, and at most one verification is opened for them (a string of RFC 8941; quotes may be left out) */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -230,7 +230,7 @@ export interface operations {
             /**
              * @description `kyb-session-conflict`: iDenfy has an active session for this client. Let the user finish the form that is open. Offer to try again later, not by itself.
              *
-             *     `idempotency-conflict`: a request with this `Idempotency-Key` is still in flight. Wait as `Retry-After` says and repeat with the same key.
+             *     `idempotency-conflict`: a request with this `Idempotency-Key` is still in flight. Wait as `Retry-After` says and retry with the same key.
              */
             409: {
                 headers: {
@@ -274,7 +274,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `idempotency-mismatch`: this `Idempotency-Key` came before, with another body. Use a new key for every request that is not a repetition. */
+            /** @description `idempotency-mismatch`: this `Idempotency-Key` came before, with another body. Use a new key for every request that is not a retry. */
             422: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
@@ -309,6 +309,7 @@ export interface operations {
             /** @description `internal-error`: a fault of this service. Show that something went wrong, with `requestId`, and tell the operator. */
             500: {
                 headers: {
+                    "Idempotency-Replayed": components["headers"]["Idempotency-Replayed"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -318,14 +319,15 @@ export interface operations {
                 };
             };
             /**
-             * @description `provider-rejected`: iDenfy refused for a reason that the caller cannot mend: credentials, funds, contract, configuration, or its certificate is not to be trusted. The log has the class; wake somebody. Show that verification is not available just now, with `requestId`. The operator has to act.
+             * @description `provider-rejected`: iDenfy refused for a reason that the caller cannot change: credentials, funds, contract, configuration, or a certificate that is not trusted. The log has the class; page the on-call engineer. Show that verification is not available just now, with `requestId`. The operator has to act.
              *
-             *     `provider-bad-response`: iDenfy's answer is not the token that was asked for. Show that verification is not available just now, with `requestId`. The operator has to look.
+             *     `provider-bad-response`: iDenfy's response is not the token that was requested. Show that verification is not available just now, with `requestId`. The operator has to look.
              *
-             *     `provider-outcome-unknown`: the connection broke after the request had been sent. Let the user decide to try again: a verification may have been opened, and a second one may be.
+             *     `provider-outcome-unknown`: the connection broke after the request was sent, iDenfy failed with a 5xx, or the instance that sent the request is gone. Do not retry by machine. Let the user decide to try again, with a new `Idempotency-Key`: a verification may have been opened, and a second one may be.
              */
             502: {
                 headers: {
+                    "Idempotency-Replayed": components["headers"]["Idempotency-Replayed"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -335,11 +337,13 @@ export interface operations {
                 };
             };
             /**
-             * @description `provider-unavailable`: iDenfy could not be reached, or failed. Wait as `Retry-After` says and repeat. If `outcome` is `unknown`, let the user decide.
+             * @description `provider-unavailable`: iDenfy could not be reached in time, or requests are kept from it while it fails. Nothing was sent. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
              *
-             *     `provider-rate-limited`: iDenfy limits the account. Wait as `Retry-After` says and repeat.
+             *     `provider-rate-limited`: iDenfy limits the account. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
              *
              *     `auth-keys-unavailable`: the identity provider's signing keys could not be fetched so far. Wait as `Retry-After` says and repeat. The user need not sign in again.
+             *
+             *     `state-unavailable`: Redis is unavailable, and without it this request could open a second verification. Nothing was sent; see `REDIS_REQUIRED`. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
              *
              *     `overloaded`: this instance cannot keep up. Wait as `Retry-After` says and repeat.
              *
@@ -356,9 +360,10 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `provider-timeout`: iDenfy did not answer in time. If `outcome` is `unknown`, let the user decide: a verification may have been opened, and a second one may be. */
+            /** @description `provider-timeout`: the request was sent to iDenfy, perhaps by another instance, and no response came in time. Do not retry by machine. Let the user decide to try again, with a new `Idempotency-Key`: a verification may have been opened, and a second one may be. */
             504: {
                 headers: {
+                    "Idempotency-Replayed": components["headers"]["Idempotency-Replayed"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;

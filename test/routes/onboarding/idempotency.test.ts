@@ -74,11 +74,11 @@ t.test('STD-16, API1-4 a key is scoped to the caller', async (t) => {
   t.equal(tokens.size, callers.length)
 })
 
-t.test('STD-17, STD-18 only successes are stored', async (t) => {
+t.test('a failure that opened nothing leaves the key free', async (t) => {
   const service = await start(t)
   const failures: [object, Parameters<typeof matchProblem>[2]][] = [
-    [{ status: 500, times: 1 }, 'provider-unavailable'],
-    [{ drop: 'before-headers', times: 1 }, 'provider-outcome-unknown'],
+    [{ status: 429, times: 1 }, 'provider-rate-limited'],
+    [{ status: 402, times: 1 }, 'provider-rejected'],
     [{ status: 409, times: 1 }, 'kyb-session-conflict'],
   ]
   for (const [fault, code] of failures) {
@@ -90,6 +90,26 @@ t.test('STD-17, STD-18 only successes are stored', async (t) => {
   t.equal(await service.posts(), failures.length)
   const { status, headers } = await service.mintWith('k')
   t.strictSame([status, headers['idempotency-replayed']], [201, undefined])
+})
+
+t.test('a key remembers for an hour that its outcome is unknown', async (t) => {
+  const service = await start(t)
+  await service.setFault({ status: 500, times: 1 })
+  const first = await service.mintWith('k')
+  matchProblem(t, first, 'provider-outcome-unknown', { outcome: 'unknown' })
+  t.equal(first.headers['idempotency-replayed'], undefined)
+  for (const seconds of [0, 60, 3500]) {
+    service.pass(seconds)
+    const again = await service.mintWith('k')
+    matchProblem(t, again, 'provider-outcome-unknown', { outcome: 'unknown' })
+    t.equal(again.headers['idempotency-replayed'], 'true')
+    t.match(service.log('provider-outcome-unknown').at(-1), { reason: 'shared-result' })
+  }
+  matchProblem(t, await service.mintWith('k', { locale: 'lt' }), 'idempotency-mismatch')
+  t.equal(await service.posts(), 1)
+  t.equal((await service.mintWith('l')).status, 201, 'a new key is a new decision of the user')
+  service.pass(120)
+  t.equal((await service.mintWith('k')).status, 201)
 })
 
 t.test('STD-19 it is stored for the life of the token, but at most an hour', async (t) => {

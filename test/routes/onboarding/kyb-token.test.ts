@@ -52,12 +52,13 @@ t.test('a caller may choose what policy opens', async (t) => {
     locale: 'lt',
     flow: uuid,
     theme: otherUuid,
-    questionnaire: 'q-1',
     questionnaireRequired: false,
     tags: ['portal', 'vip'],
     scanRefs: ['scan-1'],
   }
-  const open = Object.fromEntries(Object.keys(chosen).map((property) => [property, true]))
+  const open = Object.fromEntries(
+    [...Object.keys(chosen), 'questionnaire'].map((property) => [property, true]),
+  )
   const service = await build(t, { env: { KYB_POLICY_FILE: policyFile(t, { callerMaySet: open }) } })
 
   await t.test('and gets it', async (t) => {
@@ -71,14 +72,31 @@ t.test('a caller may choose what policy opens', async (t) => {
     })
     const { locale, flow, theme, tags, scanRefs } = chosen
     t.match(json, { locale, flow, theme, tags, scanRefs })
-    t.notHas(json, { questionnaire: 'q-1' })
     t.notHas(json, { lifetime: 7200 })
+  })
+
+  await t.test('but no questionnaire next to a flow: iDenfy would ignore it', async (t) => {
+    const before = (await service.arrived()).length
+    const both = { flow: uuid, questionnaire: 'q-1' }
+    matchProblem(t, await service.mint({ body: both }), 'validation-failed', {
+      errors: [{ pointer: '/questionnaire', code: 'excluded-by-flow' }],
+    })
+    t.equal((await service.arrived()).length, before)
+    const { status, json } = await service.mint({ body: { questionnaire: 'q-1' } })
+    t.equal(status, 201)
+    t.notHas(json, { questionnaire: 'q-1' }, 'which the response does not have')
+    t.match((await service.arrived()).at(-1), { questionnaire: 'q-1' })
   })
 
   await t.test('nulls are values of their own', async (t) => {
     const nulls = { locale: null, flow: null, theme: null, questionnaire: null, scanRefs: null }
     t.equal((await service.mint({ body: nulls })).status, 201)
-    t.match((await service.arrived()).at(-1), nulls)
+    const { locale: _, ...sent } = nulls
+    t.match((await service.arrived()).at(-1), sent)
+    t.notOk(
+      'locale' in ((await service.arrived()).at(-1) ?? {}),
+      'but for the locale, which iDenfy would refuse',
+    )
   })
 
   const faults: [string, object, { pointer: string; code: string }[]][] = [
@@ -339,7 +357,7 @@ t.test('what iDenfy refuses or breaks becomes a problem of our own', async (t) =
     ['our request', { status: 400, identifier: 'BAD_VALUE' }, 'provider-rejected', 'not-created'],
     ['active session', { status: 409 }, 'kyb-session-conflict', undefined],
     ['rate limit', { status: 429 }, 'provider-rate-limited', 'not-created', '30'],
-    ['server error', { status: 500, identifier: 'INTERNAL_ERROR' }, 'provider-unavailable', 'unknown', '5'],
+    ['server error', { status: 500, identifier: 'INTERNAL_ERROR' }, 'provider-outcome-unknown', 'unknown'],
     ['redirect', { status: 302 }, 'provider-bad-response', 'unknown'],
     ['no token', { body: { tokenType: 'FORM' } }, 'provider-bad-response', 'unknown'],
     ['not JSON', { body: '<html>' }, 'provider-bad-response', 'unknown'],
@@ -351,7 +369,7 @@ t.test('what iDenfy refuses or breaks becomes a problem of our own', async (t) =
     await t.test(name, async (t) => {
       await service.setFault({ ...fault, times: 1 })
       const before = (await service.arrived()).length
-      const answer = await service.mint()
+      const answer = await service.mint({ token: await service.token({ sub: name.replaceAll(' ', '-') }) })
       matchProblem(t, answer, code, outcome && { outcome })
       t.equal(answer.headers['retry-after'], retryAfter)
       t.equal(answer.headers['www-authenticate'], undefined)

@@ -101,14 +101,36 @@ t.test('API1-3 what differs in company, user or session never shares', async (t)
   t.equal(await service.posts(), known.size)
 })
 
-t.test('a failure is shared by those in flight together, and not kept', async (t) => {
+t.test('a failure is shared by those in flight together, and not kept if it opened nothing', async (t) => {
+  const service = await start(t)
+  await service.setFault({ status: 402, delayMs: 200, times: 1 })
+  const token = await service.token()
+  const answers = await Promise.all(Array.from({ length: 5 }, () => service.mint({ token })))
+  for (const answer of answers) matchProblem(t, answer, 'provider-rejected', { outcome: 'not-created' })
+  t.equal(new Set(answers.map(({ json }) => json.requestId)).size, 5, 'each has its own request id')
+  t.equal(await service.posts(), 1)
+  t.equal((await service.mint()).status, 201)
+  t.equal(await service.posts(), 2)
+})
+
+t.test('an unknown outcome answers identical requests for five seconds', async (t) => {
   const service = await start(t)
   await service.setFault({ status: 500, delayMs: 200, times: 1 })
   const token = await service.token()
   const answers = await Promise.all(Array.from({ length: 5 }, () => service.mint({ token })))
-  for (const answer of answers) matchProblem(t, answer, 'provider-unavailable', { outcome: 'unknown' })
-  t.equal(new Set(answers.map(({ json }) => json.requestId)).size, 5, 'each has its own request id')
+  service.pass(4)
+  for (const answer of [...answers, await service.mint()]) {
+    matchProblem(t, answer, 'provider-outcome-unknown', { outcome: 'unknown' })
+    t.equal(answer.headers['retry-after'], undefined)
+  }
   t.equal(await service.posts(), 1)
+  const reasons = service.log('provider-outcome-unknown').map(({ reason }) => reason)
+  t.equal(
+    reasons.filter((reason) => reason === 'shared-result').length,
+    5,
+    'the log tells the one that was sent',
+  )
+  service.pass(2)
   t.equal((await service.mint()).status, 201)
   t.equal(await service.posts(), 2)
 })
