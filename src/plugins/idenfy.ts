@@ -32,12 +32,14 @@ export const idenfy = fp<IdenfyOptions>(
     const dispatcher = createConnections({
       origin: config.IDENFY_BASE_URL,
       maxConnections: config.IDENFY_MAX_IN_FLIGHT,
-      connectTimeoutMs: config.IDENFY_CONNECT_TIMEOUT_MS,
+      // A connection that stands later is of no use to the request that it was opened for.
+      connectTimeoutMs: Math.min(config.IDENFY_CONNECT_TIMEOUT_MS, config.IDENFY_TIMEOUT_MS),
       extraCa: config.idenfyCa,
       proxyUrl: config.IDENFY_PROXY_URL,
       userAgent,
     })
-    app.addHook('onClose', async () => dispatcher.close())
+    // Nothing is in flight any more: the KYB plugin, which closes before this one, has waited for it.
+    app.addHook('onClose', async () => dispatcher.destroy())
 
     const authorization = app.reload(
       'credentials',

@@ -1,0 +1,393 @@
+import { connect, createServer, type Socket } from 'node:net'
+import t, { type Test } from 'tap'
+import { faults as idenfyFaults } from '../chaos/sick-idenfy.js'
+import { type Arrival, certificate, created, goodToken, startFaultServer } from '../fault-server.js'
+import { type Answer, addressesOf, build, listen, openSocket, send, spawnNode, until } from '../helper.js'
+import { needsRedis, startRedis } from '../redis-server.js'
+
+type Service = Awaited<ReturnType<typeof build>>
+
+const timeoutMs = 400
+
+/** What iDenfy does to the first POST. Those that come later succeed. */
+interface Way {
+  readonly name: string
+  /** Whether that POST may have opened a verification. */
+  readonly mayOpen: boolean
+  readonly fail: (socket: Socket, arrival: Arrival) => void
+}
+
+const ways: Way[] = Object.entries(idenfyFaults).map(([name, fail]) => ({
+  name,
+  mayOpen: !name.startsWith('R') && !name.startsWith('429'),
+  fail: (socket, arrival) => fail(socket, arrival, `t-${arrival.index}`),
+}))
+const mayOpen = ways.filter((way) => way.mayOpen)
+
+/** An iDenfy that fails once, and counts what it may have opened. */
+async function startIdenfy(t: Test, way: Way) {
+  const peer = await startFaultServer(t, (socket, arrival) => {
+    if (arrival.index === 0) way.fail(socket, arrival)
+    else socket.write(created)
+  })
+  return {
+    url: peer.url,
+    arrivals: peer.arrivals,
+    opened: () => Math.max(peer.arrivals.length - (way.mayOpen ? 0 : 1), 0),
+  }
+}
+
+const envOf = (idenfyUrl: string) => ({
+  IDENFY_BASE_URL: idenfyUrl,
+  IDENFY_TIMEOUT_MS: String(timeoutMs),
+  KYB_REPLAY_SECONDS: '30',
+})
+
+/** What some machine between the user and this service, or the front-end itself, sends again without asking anyone. */
+function looksRetryable({ status, headers, json }: Answer): boolean {
+  return status === 503 || status === 429 || headers['retry-after'] !== undefined || json.retryable === true
+}
+
+async function sendWithRetries(post: (attempt: number) => Promise<Answer>, retries = 4): Promise<Answer> {
+  let answer = await post(0)
+  for (let attempt = 1; attempt <= retries && looksRetryable(answer); attempt += 1)
+    answer = await post(attempt)
+  return answer
+}
+
+t.test('a client or mesh that retries what looks retryable opens no second verification', async (t) => {
+  for (const way of ways) {
+    await t.test(way.name, async (t) => {
+      for (const headers of [{}, { 'idempotency-key': 'k' }] as Record<string, string>[]) {
+        const idenfy = await startIdenfy(t, way)
+        const service = await build(t, { env: envOf(idenfy.url) })
+        service.secrets.add(goodToken.tokenString)
+        await sendWithRetries(() => service.mint({ headers }))
+        t.ok(idenfy.opened() <= 1, `${idenfy.opened()} opened`)
+      }
+    })
+  }
+})
+
+/** A connection that fails before anything can be sent on it; the ones after it are fine. */
+const connectionFailures: Record<string, (socket: Socket) => void> = {
+  reset: (socket) => socket.resetAndDestroy(),
+  closed: (socket) => socket.end(),
+  silent: (socket) => socket.resume(),
+  garbage: (socket) => socket.write('SSH-2.0-hello\r\n'),
+  refused: (socket) => socket.end('HTTP/1.1 403 Forbidden\r\n\r\n'),
+  'unable to connect': (socket) => socket.end('HTTP/1.1 502 Bad Gateway\r\n\r\n'),
+  'closed after CONNECT': (socket) => socket.end('HTTP/1.1 200 OK\r\n\r\n'),
+}
+
+t.test('a connection that fails on the way to iDenfy costs no verification and opens one', async (t) => {
+  for (const through of ['a balancer', 'an egress proxy']) {
+    for (const [name, fail] of Object.entries(connectionFailures)) {
+      await t.test(`${name}, through ${through}`, async (t) => {
+        const tls = await certificate('localhost')
+        const idenfy = await startFaultServer(t, created, { tls, host: 'localhost' })
+        const target = Number(new URL(idenfy.url).port)
+        let connections = 0
+        const relay = createServer((socket) => {
+          socket.on('error', () => {})
+          t.teardown(() => socket.destroy())
+          connections += 1
+          if (connections === 1) return void socket.once('data', () => fail(socket))
+          const pass = () => {
+            const upstream = connect(target, 'localhost').on('error', () => {})
+            socket.pipe(upstream).pipe(socket)
+          }
+          if (through === 'a balancer') return pass()
+          socket.once('data', () => {
+            socket.write('HTTP/1.1 200 OK\r\n\r\n')
+            pass()
+          })
+        })
+        const url = `localhost:${await listen(t, relay, 'localhost')}`
+        const service = await build(t, {
+          env: {
+            ...(through === 'a balancer'
+              ? { IDENFY_BASE_URL: `https://${url}` }
+              : { IDENFY_BASE_URL: idenfy.url, IDENFY_PROXY_URL: `http://${url}` }),
+            IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': tls.cert })}/ca.pem`,
+            IDENFY_CONNECT_TIMEOUT_MS: '100',
+          },
+        })
+        service.secrets.add(goodToken.tokenString)
+        const answer = await sendWithRetries(() => service.mint({ headers: { 'idempotency-key': 'k' } }))
+        t.equal(idenfy.arrivals.length, answer.status === 201 ? 1 : 0)
+        if (answer.status !== 201) t.match(answer.json, { code: 'provider-rejected', outcome: 'not-created' })
+      })
+    }
+  }
+})
+
+t.test(
+  'a client that retries whatever the response is, within five seconds, opens no second one either',
+  async (t) => {
+    for (const way of mayOpen) {
+      await t.test(way.name, async (t) => {
+        const idenfy = await startIdenfy(t, way)
+        const service = await build(t, { env: envOf(idenfy.url) })
+        service.secrets.add(goodToken.tokenString)
+        const statuses = new Set<number>()
+        for (let attempt = 0; attempt < 4; attempt += 1) statuses.add((await service.mint()).status)
+        t.equal(statuses.size, 1, 'the response stays the same')
+        t.equal(idenfy.arrivals.length, 1)
+      })
+    }
+  },
+)
+
+t.test('two requests with one key make no second POST', async (t) => {
+  for (const way of mayOpen) {
+    await t.test(way.name, async (t) => {
+      const idenfy = await startIdenfy(t, way)
+      const service = await build(t, { env: envOf(idenfy.url) })
+      service.secrets.add(goodToken.tokenString)
+      const post = () => service.mint({ headers: { 'idempotency-key': 'k' } })
+      const together = await Promise.all([post(), post()])
+      const later = await post()
+      t.equal(idenfy.arrivals.length, 1)
+      t.equal(later.headers['idempotency-replayed'], 'true')
+      t.equal(
+        later.json.code,
+        together.find(({ json }) => json.code !== 'idempotency-conflict')?.json.code,
+        'the key tells what became of the first',
+      )
+    })
+  }
+})
+
+type Redis = Awaited<ReturnType<typeof startRedis>>
+
+/** Two replicas before one iDenfy. */
+async function startTwo(t: Test, way: Way, env: Record<string, string> = {}, shared?: Redis) {
+  const idenfy = await startIdenfy(t, way)
+  const redis = shared ?? (await startRedis(t))
+  const all = { ...envOf(idenfy.url), ...redis.env, ...env }
+  const first = await build(t, { env: all })
+  const second = await build(t, { env: all, peers: first })
+  first.secrets.add(goodToken.tokenString)
+  return { idenfy, redis, first, second }
+}
+const withKey = (service: Service) => service.mint({ headers: { 'idempotency-key': 'k' } })
+
+t.test('nor across two replicas', needsRedis, async (t) => {
+  const redis = await startRedis(t)
+  for (const way of mayOpen) {
+    await t.test(way.name, async (t) => {
+      const { idenfy, first, second } = await startTwo(t, way, {}, redis)
+      const together = await Promise.all([withKey(first), withKey(second)])
+      const own = together.find(({ json }) => json.code !== 'idempotency-conflict')
+      for (const replica of [first, second]) t.equal((await withKey(replica)).json.code, own?.json.code)
+      t.equal(idenfy.arrivals.length, 1)
+      const withoutKey = await Promise.all([first.mint(), second.mint()])
+      t.equal(new Set(withoutKey.map(({ json }) => json.code)).size, 1, 'and so without a key')
+      t.equal(idenfy.arrivals.length, 1)
+    })
+  }
+})
+
+t.test('nor when Redis fails in between', needsRedis, async (t) => {
+  const [success, unanswered] = [ways[0], ways.find(({ name }) => name === 'U no answer')] as [Way, Way]
+  for (const way of [success, unanswered]) {
+    await t.test(`${way.name}, Redis is gone after the first`, async (t) => {
+      const { idenfy, redis, first, second } = await startTwo(t, way)
+      await withKey(first)
+      await redis.stop()
+      const own = await withKey(first)
+      t.equal(own.headers['idempotency-replayed'], 'true', 'the replica that sent it knows what became of it')
+      const other = await withKey(second)
+      t.match(other.json, { code: 'state-unavailable', retryable: true })
+      t.equal(other.headers['retry-after'], '1')
+      t.equal(idenfy.arrivals.length, 1)
+    })
+
+    await t.test(`${way.name}, Redis freezes during the first and comes back`, async (t) => {
+      let release = () => {}
+      const held: Way = {
+        ...way,
+        fail: (socket, arrival) => {
+          release = () => way.fail(socket, arrival)
+        },
+      }
+      const { idenfy, redis, first, second } = await startTwo(t, held, { IDENFY_TIMEOUT_MS: '2000' })
+      const own = withKey(first)
+      await until(() => idenfy.arrivals.length === 1)
+      redis.freeze()
+      const refused = await withKey(second)
+      t.match(refused.json, { code: 'state-unavailable' })
+      release()
+      await own
+      redis.thaw()
+      let later = refused
+      await until(async () => {
+        later = await withKey(second)
+        return !['state-unavailable', 'idempotency-conflict'].includes(later.json.code)
+      })
+      t.equal(later.status, (await own).status, 'the result was written once Redis was back')
+      t.equal(idenfy.arrivals.length, 1)
+    })
+  }
+
+  await t.test('without a key each replica goes on alone, unless REDIS_REQUIRED forbids it', async (t) => {
+    for (const required of ['keys', 'true', 'false'] as const) {
+      const { idenfy, redis, first, second } = await startTwo(t, success, { REDIS_REQUIRED: required })
+      await redis.stop()
+      const answers = [await first.mint(), await second.mint(), await withKey(second)]
+      t.strictSame(
+        answers.map(({ json, status }) => json.code ?? status),
+        {
+          keys: [201, 201, 'state-unavailable'],
+          true: ['state-unavailable', 'state-unavailable', 'state-unavailable'],
+          false: [201, 201, 201],
+        }[required],
+        required,
+      )
+      t.equal(idenfy.arrivals.length, required === 'true' ? 0 : 2)
+    }
+  })
+})
+
+/** A replica as a process of its own, which can be killed and stopped, beside one in this process. */
+async function startProcess(t: Test, timeout: number) {
+  const held: Socket[] = []
+  const idenfy = await startFaultServer(t, (socket) => held.push(socket))
+  const redis = await startRedis(t)
+  const env = { ...envOf(idenfy.url), ...redis.env, IDENFY_TIMEOUT_MS: String(timeout) }
+  const second = await build(t, { env })
+  second.secrets.add(goodToken.tokenString)
+  const process = spawnNode(
+    t,
+    ['bundle/server.js'],
+    { ...second.environment, ...env, PORT: '0', MANAGEMENT_PORT: '0' } as Record<string, string>,
+    second.secrets,
+  )
+  const { url } = await addressesOf(process)
+  const post = async (headers: Record<string, string>) =>
+    send(`${url}/onboarding/kyb-token`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${await second.token()}`, ...headers },
+    })
+  return { idenfy, held, second, child: process.child, post }
+}
+
+t.test('nor when the first replica is killed in between', needsRedis, async (t) => {
+  for (const headers of [{}, { 'idempotency-key': 'k' }] as Record<string, string>[]) {
+    await t.test(headers['idempotency-key'] ? 'with a key' : 'without one', async (t) => {
+      const { idenfy, second, child, post } = await startProcess(t, 1000)
+      const lost = t.rejects(post(headers))
+      await until(() => idenfy.arrivals.length === 1)
+      child.kill('SIGKILL')
+      await lost
+      // As long as the lease lasts the first one may still be at work.
+      const busy = await second.mint({ headers })
+      t.match(busy.json, { code: headers['idempotency-key'] ? 'idempotency-conflict' : 'provider-timeout' })
+      if (headers['idempotency-key']) {
+        const retryAfter = Number(busy.headers['retry-after'])
+        t.ok(retryAfter >= 1 && retryAfter <= 3, `what remains of the lease: ${retryAfter} s`)
+      }
+      let last = busy
+      await until(async () => {
+        last = await second.mint({ headers })
+        return !['idempotency-conflict', 'provider-timeout'].includes(last.json.code)
+      })
+      t.match(last.json, { code: 'provider-outcome-unknown', outcome: 'unknown', retryable: false })
+      t.equal(idenfy.arrivals.length, 1)
+    })
+  }
+})
+
+t.test('nor when it is stopped and continued', needsRedis, async (t) => {
+  await t.test('after it has sent', async (t) => {
+    const { idenfy, held, second, child, post } = await startProcess(t, 1000)
+    const headers = { 'idempotency-key': 'k' }
+    const own = post(headers)
+    await until(() => idenfy.arrivals.length === 1)
+    child.kill('SIGSTOP')
+    await until(async () => (await second.mint({ headers })).json.code === 'provider-outcome-unknown')
+    child.kill('SIGCONT')
+    held[0]?.write(created)
+    await own
+    t.equal((await second.mint({ headers })).json.code, 'provider-outcome-unknown', 'what was said stays so')
+    t.equal(idenfy.arrivals.length, 1)
+  })
+
+  await t.test('before it has sent: it is too late when it goes on', async (t) => {
+    const connected: Socket[] = []
+    const slow = createServer((socket) => connected.push(socket.on('error', () => {})))
+    const url = `https://127.0.0.1:${await listen(t, slow)}`
+    t.teardown(() => {
+      for (const socket of connected) socket.destroy()
+    })
+    const redis = await startRedis(t)
+    const env = { ...envOf(url), ...redis.env, IDENFY_TIMEOUT_MS: '1000' }
+    const second = await build(t, { env })
+    const process = spawnNode(
+      t,
+      ['bundle/server.js'],
+      { ...second.environment, ...env, PORT: '0', MANAGEMENT_PORT: '0' } as Record<string, string>,
+      second.secrets,
+    )
+    const { url: first } = await addressesOf(process)
+    const token = await second.token()
+    const own = send(`${first}/onboarding/kyb-token`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'idempotency-key': 'k' },
+    })
+    await until(() => connected.length === 1)
+    process.child.kill('SIGSTOP')
+    const headers = { 'idempotency-key': 'k' }
+    await until(async () => (await second.mint({ headers })).json.code === 'provider-outcome-unknown')
+    process.child.kill('SIGCONT')
+    t.match((await own).json, { code: 'provider-unavailable', outcome: 'not-created' })
+  })
+})
+
+t.test('what is given up by every client that waits for it is not sent', async (t) => {
+  const held: Socket[] = []
+  const idenfy = await startFaultServer(t, (socket) => held.push(socket))
+  const service = await build(t, { env: { IDENFY_BASE_URL: idenfy.url, IDENFY_MAX_IN_FLIGHT: '1' } })
+  service.secrets.add(goodToken.tokenString)
+  const inQueue = (count: number) => async () =>
+    new RegExp(`^idenfy_waiting ${count}$`, 'm').test(await service.metrics())
+  const postAs = async (sub: string) => {
+    const { socket, received } = openSocket(service.url)
+    const token = await service.token({ sub })
+    socket.write(`POST /onboarding/kyb-token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n\r\n`)
+    return { leave: () => socket.destroy(), received }
+  }
+
+  const busy = service.mint()
+  await until(() => held.length === 1)
+  const leaving = await postAs('u-2')
+  await until(inQueue(1))
+  leaving.leave()
+  await leaving.received
+  await until(() => service.log('client-closed').length === 1)
+  held[0]?.write(created)
+  t.equal((await busy).status, 201)
+  await until(inQueue(0))
+
+  await t.test('but one client that stays is enough', async (t) => {
+    const busy = service.mint()
+    await until(() => held.length === 2)
+    const leaving = await postAs('u-3')
+    await until(inQueue(1))
+    const staying = service.mint({ token: await service.token({ sub: 'u-3' }) })
+    await until(() => service.app.server.listening && service.log('client-closed').length === 1)
+    leaving.leave()
+    await leaving.received
+    await until(() => service.log('client-closed').length === 2)
+    held[1]?.write(created)
+    t.equal((await busy).status, 201)
+    await until(() => held.length === 3)
+    held[2]?.write(created)
+    t.equal((await staying).status, 201)
+  })
+  t.strictSame(
+    idenfy.arrivals.map(({ body }) => body.externalRef),
+    ['u-1', 'u-1', 'u-3'],
+  )
+})
