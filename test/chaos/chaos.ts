@@ -1,17 +1,20 @@
 import { readdirSync, readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { connect, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
+import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { startFaultServer } from '../fault-server.js'
-import { addressesOf, Secrets, send, spawnNode, startPeers, until } from '../helper.js'
+import { addressesOf, listen, openSocket, Secrets, send, spawnNode, startPeers, until } from '../helper.js'
 import { startRedis } from '../redis-server.js'
-import { createSickIdenfy, type Post, refusedForNow, success } from './sick-idenfy.js'
+import { createSickIdenfy, mayOpen, type Post } from './sick-idenfy.js'
 
 const totalMs = Number(process.env.CHAOS_SECONDS ?? 60) * 1000
 const seed = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)
 const attemptsPerSecond = 40
 const timeoutMs = 5_000
-/** A click that was sent so shortly before a POST ended may have come in after it. */
-const onTheWayMs = 100
+/** How often a mesh sends a request again that got a 503 or no response. */
+const meshRetries = 2
 
 /** Milliseconds of the wall clock, which replicas write into their logs. */
 interface Window {
@@ -26,7 +29,7 @@ interface Replica {
   readonly samples: { atMs: number; megabytes: number; files: number }[]
 }
 
-/** One user's wish for one verification: clicks at once, and perhaps one more after a success. */
+/** One user who wants one verification: clicks at once, and perhaps one more after a success. */
 interface Attempt {
   readonly company: string
   readonly sentAtMs: number[]
@@ -80,8 +83,41 @@ function timesAlone({ process: { output } }: Replica): Window[] {
   })
 }
 
-async function isSharing({ managementUrl }: Replica): Promise<boolean> {
-  return /^redis_up 1$/m.test((await send(`${managementUrl}/metrics`)).text)
+/** An egress proxy. While it stalls, tunnels break and CONNECT gets no response. */
+async function startProxy(t: Test, target: string) {
+  const sockets = new Set<Socket>()
+  let isStalling = false
+  const server = createServer().on('connect', (_request, client: Socket) => {
+    sockets.add(client.on('error', () => {}).on('close', () => sockets.delete(client)))
+    if (isStalling) return
+    const upstream = connect(Number(new URL(target).port), '127.0.0.1', () => {
+      client.write('HTTP/1.1 200 Connection Established\r\n\r\n')
+      upstream.pipe(client).pipe(upstream)
+    })
+    client.on('close', () => upstream.destroy())
+    upstream.on('error', () => client.destroy()).on('close', () => client.destroy())
+  })
+  const destroyAll = () => {
+    for (const socket of sockets) socket.destroy()
+  }
+  const port = await listen(t, server)
+  t.teardown(destroyAll)
+  return {
+    url: `http://127.0.0.1:${port}`,
+    stall(stalling: boolean) {
+      isStalling = stalling
+      destroyAll()
+    },
+  }
+}
+
+async function metric({ managementUrl }: Replica, name: string): Promise<number> {
+  const { text } = await send(`${managementUrl}/metrics`)
+  return Number(new RegExp(`^${name} (.*)$`, 'm').exec(text)?.[1])
+}
+
+async function isSharing(replica: Replica): Promise<boolean> {
+  return (await metric(replica, 'redis_up')) === 1
 }
 
 function groupBy(posts: readonly Post[], member: 'clientId' | 'fault'): Map<string, Post[]> {
@@ -100,7 +136,7 @@ function slope(samples: Replica['samples'], value: 'megabytes' | 'files'): numbe
   return (covariance / mean(({ atMs }) => (atMs - meanX) ** 2)) * 60_000
 }
 
-t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
+t.test('two replicas, one Redis, an egress proxy, a failing iDenfy, a mesh, impatient users', async (t) => {
   const random = randomFrom(seed)
   const begin = Date.now()
   const elapsed = () => (Date.now() - begin) / totalMs
@@ -109,11 +145,13 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
   const idenfy = createSickIdenfy(random, () => (isOutage() ? 1 : 0.25))
   const peer = await startFaultServer(t, idenfy.script)
   const redis = await startRedis(t)
+  const proxy = await startProxy(t, peer.url)
   const peers = await startPeers(t)
   const env = {
     ...peers.environment,
     ...redis.env,
     IDENFY_BASE_URL: peer.url,
+    IDENFY_PROXY_URL: proxy.url,
     IDENFY_TIMEOUT_MS: String(timeoutMs),
     IDENFY_MAX_IN_FLIGHT: '200',
     KYB_REPLAY_SECONDS: '30',
@@ -127,8 +165,13 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
   let requests = 0
   let strangers = 0
 
-  /** As a balancer would: an instance that is going, or gone, is passed over. */
-  async function click(attempt: Attempt, token: string, key: string | undefined, tries = 2): Promise<string> {
+  /** As a mesh would: a request that gets a 503, or no connection, is sent again, to any replica. */
+  async function click(
+    attempt: Attempt,
+    token: string,
+    key?: string,
+    retries = meshRetries,
+  ): Promise<string> {
     requests += 1
     attempt.sentAtMs.push(Date.now())
     const headers = { authorization: `Bearer ${token}`, ...(key !== undefined && { 'idempotency-key': key }) }
@@ -138,13 +181,30 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
     const code =
       answer === null ? 'no connection' : answer.status === 201 ? 'success' : String(answer.json.code)
     codes.set(code, (codes.get(code) ?? 0) + 1)
-    if ((answer === null || code === 'draining') && tries > 1) return click(attempt, token, key, tries - 1)
+    if ((answer === null || answer.status === 503) && retries > 0)
+      return click(attempt, token, key, retries - 1)
     if (answer?.status === 201) {
       const { clientId, externalRef, tokenString } = answer.json
       const isTheirs = clientId === attempt.company && externalRef === `of-${clientId}`
       if (!isTheirs || idenfy.owners.get(tokenString) !== attempt.company) strangers += 1
     }
     return code
+  }
+
+  /** A client that resets its connection at any moment. */
+  async function clickAndReset(attempt: Attempt, token: string, key?: string): Promise<string> {
+    requests += 1
+    attempt.sentAtMs.push(Date.now())
+    const { socket, received } = openSocket(anyReplica().url)
+    socket.on('error', () => {})
+    const field = key === undefined ? '' : `Idempotency-Key: ${key}\r\n`
+    socket.write(
+      `POST /onboarding/kyb-token HTTP/1.1\r\nHost: a\r\n${field}Authorization: Bearer ${token}\r\n\r\n`,
+    )
+    await delay(random() * 400)
+    socket.resetAndDestroy()
+    await received.catch(() => {})
+    return 'reset by the client'
   }
 
   async function attemptOnce(index: number): Promise<void> {
@@ -155,7 +215,11 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
     const key = random() < 0.3 ? `key-${index}` : undefined
     const clicks = 1 + Math.floor(random() * 3)
     attempt.answers.push(
-      ...(await Promise.all(Array.from({ length: clicks }, () => click(attempt, token, key)))),
+      ...(await Promise.all(
+        Array.from({ length: clicks }, () =>
+          random() < 0.1 ? clickAndReset(attempt, token, key) : click(attempt, token, key),
+        ),
+      )),
     )
     if (attempt.answers.includes('success') && random() < 0.3) {
       await delay(random() * 1000)
@@ -167,13 +231,31 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
   const running: Promise<void>[] = []
   const timer = setInterval(() => running.push(attemptOnce(attempts.length)), 1000 / attemptsPerSecond)
 
-  await delay(totalMs * 0.4)
+  await delay(totalMs * 0.1)
+  proxy.stall(true)
+  await delay(totalMs * 0.05)
+  proxy.stall(false)
+
+  await delay(totalMs * 0.28 - (Date.now() - begin))
+  const admin = new Redis(redis.env.REDIS_URL)
+  await admin.acl('SETUSER', 'default', '-@scripting')
+  await delay(totalMs * 0.05)
+  await admin.acl('SETUSER', 'default', '+@scripting')
+  admin.disconnect()
+
+  await delay(totalMs * 0.4 - (Date.now() - begin))
   const killedAt = Date.now()
   await redis.stop()
   await delay(totalMs * 0.1)
   await redis.restart()
   await until(async () => (await Promise.all(replicas.map(isSharing))).every(Boolean))
   const withoutRedis: Window[] = [{ from: killedAt, to: Date.now() }]
+
+  await delay(totalMs * 0.56 - (Date.now() - begin))
+  const stopped = anyReplica()
+  stopped.process.child.kill('SIGSTOP')
+  await delay(Math.min(totalMs * 0.05, timeoutMs / 2))
+  stopped.process.child.kill('SIGCONT')
 
   await delay(totalMs * 0.65 - (Date.now() - begin))
   const leaving = replicas.pop() as Replica
@@ -194,11 +276,7 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
 
   for (const replica of all) withoutRedis.push(...timesAlone(replica))
   const postsOf = groupBy(idenfy.posts, 'clientId')
-  const extra = {
-    'after a refusal that says when to come back': 0,
-    'by a click after a failure': 0,
-    'without Redis': 0,
-  }
+  const extra = { 'after a refusal, which opened nothing': 0, 'without Redis': 0 }
   const duplicates: string[] = []
   const counts = new Map<number, number>()
   for (const attempt of attempts) {
@@ -215,13 +293,10 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
   }
 
   function excuse(attempt: Attempt, before: Post): keyof typeof extra | undefined {
-    if (before.fault === refusedForNow) return 'after a refusal that says when to come back'
-    const sentLast = Math.max(...attempt.sentAtMs)
+    if (!mayOpen(before.fault)) return 'after a refusal, which opened nothing'
     const sentFirst = Math.min(...attempt.sentAtMs)
-    if (withoutRedis.some(({ from, to }) => attempt.endedAtMs > from && sentFirst < to))
-      return 'without Redis'
-    const isSuccess = before.fault.startsWith(success)
-    return !isSuccess && sentLast > before.endsAtMs - onTheWayMs ? 'by a click after a failure' : undefined
+    const isAlone = withoutRedis.some(({ from, to }) => attempt.endedAtMs > from && sentFirst < to)
+    return isAlone ? 'without Redis' : undefined
   }
 
   const list = (entries: Iterable<[string | number, number]>) =>
@@ -233,7 +308,7 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
     [
       `chaos, ${totalMs / 1000} s, seed ${seed}`,
       `  attempts ${attempts.length}, requests ${requests}, POSTs at iDenfy ${idenfy.posts.length}`,
-      '  answers',
+      '  responses',
       ...list(codes),
       '  what iDenfy did',
       ...list([...faultCounts].map(([fault, posts]): [string, number] => [fault, posts.length])),
@@ -256,4 +331,9 @@ t.test('two replicas, one Redis, a sick iDenfy, impatient users', async (t) => {
   t.equal(strangers, 0, 'no token is handed to the wrong company')
   t.ok((codes.get('success') ?? 0) > requests / 4, 'it works in between')
   t.notOk(codes.has('internal-error'), 'nothing fails that has no name')
+  for (const replica of replicas) {
+    t.ok(await isSharing(replica), 'state is shared again')
+    t.equal(await metric(replica, 'idenfy_in_flight'), 0, 'no slot stays behind')
+    t.equal(await metric(replica, 'idenfy_waiting'), 0)
+  }
 })

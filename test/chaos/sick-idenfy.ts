@@ -29,8 +29,10 @@ const answer =
   (socket) =>
     socket.write(httpAnswer(status, body, headers))
 
-export const refusedForNow = '429, to be repeated'
-export const success = 'created'
+const success = 'created'
+
+/** Whether a POST that met this may have opened a verification. */
+export const mayOpen = (fault: string): boolean => !fault.startsWith('R ')
 
 /** All that can happen to a POST, by name; classes as in docs/reliability.md. */
 export const faults: Record<string, Fault> = {
@@ -58,7 +60,7 @@ export const faults: Record<string, Fault> = {
   'R 403': answer('403 No'),
   'R 409': answer('409 Conflict'),
   'R 429': answer('429 Slow'),
-  [refusedForNow]: answer('429 Slow', '', { 'Retry-After': '1' }),
+  'R 429, to be retried': answer('429 Slow', '', { 'Retry-After': '1' }),
 }
 
 /** An iDenfy that fails as often as `sickness` says (0 to 1), in any of the ways above. */

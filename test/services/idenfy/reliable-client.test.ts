@@ -1,5 +1,11 @@
 import { writeFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
+import { Problem } from '../../../src/problems.js'
+import { Abandoned } from '../../../src/services/abandoned.js'
+import { createBulkhead } from '../../../src/services/bulkhead.js'
+import { createCircuitBreaker } from '../../../src/services/circuit-breaker.js'
+import { classifyFailure, createReliableClient } from '../../../src/services/idenfy/reliable-client.js'
+import { createRetryBudget } from '../../../src/services/retry-budget.js'
 import { created, goodToken, httpAnswer, type Script, startFaultServer } from '../../fault-server.js'
 import { apiKey, apiSecret, build, createClock, credentialFiles, matchProblem, until } from '../../helper.js'
 
@@ -195,4 +201,91 @@ t.test('UP-41, LIFE-26 credentials that were replaced on disk are tried once', a
   )
   accepted = 'canary-api-secret-new'
   t.equal((await mint()).status, 201, 'the old ones stay')
+})
+
+t.test('calls that began before the circuit opened do not open it again after a good probe', async (t) => {
+  const held: ((bytes: string) => void)[] = []
+  const { mint, idenfy, isOpen, pass } = await start(t, (socket) => held.push((bytes) => socket.write(bytes)))
+  const old = Array.from({ length: 5 }, () => mint())
+  await until(() => held.length === 5)
+  idenfy.script = failing
+  for (let i = 0; i < 5; i++) await mint()
+  t.equal(await isOpen(), true)
+  pass(5)
+  idenfy.script = created
+  t.equal((await mint()).status, 201)
+  t.equal(await isOpen(), false)
+  for (const release of held) release(failing)
+  await Promise.all(old)
+  t.equal(await isOpen(), false)
+})
+
+t.test('a call that began while the circuit was closed says nothing about the probe', async (t) => {
+  const held: ((bytes: string) => void)[] = []
+  const { mint, idenfy, isOpen, pass } = await start(t, (socket) => held.push((bytes) => socket.write(bytes)))
+  const old = mint()
+  await until(() => held.length === 1)
+  idenfy.script = failing
+  for (let i = 0; i < 5; i++) await mint()
+  pass(5)
+  idenfy.script = (socket) => held.push((bytes) => socket.write(bytes))
+  const probe = mint()
+  await until(() => held.length === 2)
+  held[0]?.(created)
+  t.equal((await old).status, 201)
+  t.match((await mint()).json, { code: 'provider-unavailable' }, 'there is one probe at a time')
+  held[1]?.(created)
+  t.equal((await probe).status, 201)
+  t.equal(await isOpen(), false)
+})
+
+t.test('a probe whose client has gone before it was sent leaves the circuit as it was', async (t) => {
+  const { breaker, clock } = await breakerThatIsOpen()
+  clock.pass(5)
+  await t.rejects(
+    breaker.run(() => Promise.reject(new Abandoned())),
+    { name: 'Abandoned' },
+  )
+  t.equal(breaker.isOpen(), true)
+  t.equal(await breaker.run(async () => 'the next one is a probe'), 'the next one is a probe')
+  t.equal(breaker.isOpen(), false)
+})
+
+async function breakerThatIsOpen() {
+  const { clocks, pass } = createClock()
+  const breaker = createCircuitBreaker({ classify: classifyFailure, monotonicNow: clocks.monotonicNow })
+  for (let i = 0; i < 5; i++)
+    await breaker.run(() => Promise.reject(new Problem('provider-timeout'))).catch(() => {})
+  return { breaker, clock: { pass } }
+}
+
+t.test('an error that is no problem passes unchanged, and says nothing about iDenfy', async (t) => {
+  for (const thrown of [new TypeError('a fault of ours'), 'text', undefined, null, 0, { code: 'x' }]) {
+    const outcomes: string[] = []
+    const monotonicNow = () => performance.now()
+    const breaker = createCircuitBreaker({ classify: classifyFailure, monotonicNow })
+    const client = createReliableClient({
+      client: {
+        createKybToken: async () => {
+          throw thrown
+        },
+      },
+      breaker,
+      bulkhead: createBulkhead({ maxInFlight: 1 }),
+      budget: createRetryBudget(),
+      timeoutMs: 1000,
+      monotonicNow,
+      onAttempt: (outcome) => outcomes.push(outcome),
+      onRetry: () => t.fail('no retry'),
+      logger: { warn: () => t.fail('no line') },
+    })
+    const call = { deadline: monotonicNow() + 1000, isAbandoned: () => false, admit: async () => {} }
+    const caught = await client.createKybToken({ tokenType: 'FORM', clientId: 'acme' }, call).then(
+      () => 'nothing',
+      (error) => error,
+    )
+    t.equal(caught, thrown)
+    t.strictSame(outcomes, ['internal-error'])
+    t.equal(breaker.isOpen(), false)
+  }
 })
