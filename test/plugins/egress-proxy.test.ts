@@ -1,4 +1,5 @@
 import { createServer } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import { connect, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { certificate, created, goodToken, startFaultServer } from '../fault-server.js'
@@ -8,9 +9,9 @@ const credentials = 'egress:canary-proxy-password'
 const authorization = `Basic ${Buffer.from(credentials).toString('base64')}`
 
 /** A real CONNECT proxy that wants credentials. */
-async function startProxy(t: Test, answer?: string) {
+async function startProxy(t: Test, answer?: string, tls?: { key: string; cert: string }) {
   const asked: (string | undefined)[] = []
-  const proxy = createServer()
+  const proxy = tls ? createTlsServer(tls) : createServer()
   const sockets = new Set<Socket>()
   proxy.on('connect', ({ url, headers }, client: Socket) => {
     sockets.add(client.on('error', () => {}))
@@ -31,7 +32,7 @@ async function startProxy(t: Test, answer?: string) {
   t.teardown(() => {
     for (const socket of sockets) socket.destroy()
   })
-  return { port: await listen(t, proxy), asked }
+  return { port: await listen(t, proxy, 'localhost'), asked }
 }
 
 async function start(
@@ -52,14 +53,14 @@ t.test('calls to iDenfy go through the proxy, with TLS from end to end', async (
   const idenfy = await startFaultServer(t, created, { tls, host: 'localhost' })
   const { port, asked } = await startProxy(t)
   const env = { IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': tls.cert })}/ca.pem` }
-  const service = await start(t, idenfy.url, `http://${credentials}@127.0.0.1:${port}`, env)
+  const service = await start(t, idenfy.url, `http://${credentials}@localhost:${port}`, env)
   t.equal((await service.mint()).status, 201)
   t.equal((await service.mint()).status, 201)
   t.strictSame(asked, [new URL(idenfy.url).host], 'one tunnel, kept alive')
   t.notMatch(idenfy.arrivals[0]?.head, /proxy-authorization/i)
 
   await t.test('whose other end must be iDenfy', async (t) => {
-    const service = await start(t, idenfy.url, `http://${credentials}@127.0.0.1:${port}`)
+    const service = await start(t, idenfy.url, `http://${credentials}@localhost:${port}`)
     matchProblem(t, await service.mint(), 'provider-rejected', { outcome: 'not-created' })
     t.match(service.log('provider-rejected'), [{ class: 'tls', phase: 'before-sending' }])
   })
@@ -68,9 +69,39 @@ t.test('calls to iDenfy go through the proxy, with TLS from end to end', async (
 t.test('a simulator without TLS is reached through it as well', async (t) => {
   const idenfy = await startFaultServer(t, created)
   const { port, asked } = await startProxy(t)
-  const service = await start(t, idenfy.url, `http://${credentials}@127.0.0.1:${port}`)
+  const service = await start(t, idenfy.url, `http://${credentials}@localhost:${port}`)
   t.equal((await service.mint()).status, 201)
   t.equal(asked.length, 1)
+})
+
+t.test('the proxy may be reached over TLS', async (t) => {
+  const tls = await certificate('localhost')
+  const idenfy = await startFaultServer(t, created, { tls, host: 'localhost' })
+  const { port, asked } = await startProxy(t, undefined, tls)
+  const url = `https://${credentials}@localhost:${port}`
+  const env = { IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': tls.cert })}/ca.pem` }
+  t.equal((await (await start(t, idenfy.url, url, env)).mint()).status, 201)
+  t.equal(asked.length, 1)
+
+  await t.test('and must then be the proxy', async (t) => {
+    const service = await start(t, idenfy.url, url)
+    matchProblem(t, await service.mint(), 'provider-rejected', { outcome: 'not-created' })
+    t.equal(asked.length, 1)
+  })
+})
+
+t.test('the proxy is told the host and port of iDenfy', async (t) => {
+  const { port, asked } = await startProxy(t, 'HTTP/1.1 403 Forbidden\r\n\r\n')
+  for (const [origin, authority] of [
+    ['https://idenfy.example', 'idenfy.example:443'],
+    ['http://127.0.0.1', '127.0.0.1:80'],
+    ['https://[::1]:8443', '[::1]:8443'],
+  ] as const) {
+    const service = await start(t, origin, `http://${credentials}@localhost:${port}`)
+    matchProblem(t, await service.mint(), 'provider-unavailable', { outcome: 'not-created' })
+    t.equal(asked.at(-1), authority)
+    t.match(service.log('provider-unavailable'), [{ err: { cause: { code: 'PROXY_403' } } }])
+  }
 })
 
 t.test('a proxy in trouble is iDenfy out of reach: nothing was sent', async (t) => {
@@ -81,10 +112,12 @@ t.test('a proxy in trouble is iDenfy out of reach: nothing was sent', async (t) 
   const closing = await startProxy(t, '')
   const rows: [string, string][] = [
     ['down', 'http://127.0.0.1:1'],
-    ['wants other credentials', `http://egress:wrong@127.0.0.1:${port}`],
-    ['refuses', `http://127.0.0.1:${refusing.port}`],
-    ['cannot reach it', `http://127.0.0.1:${failing.port}`],
-    ['closes', `http://127.0.0.1:${closing.port}`],
+    ['down, at the default port', 'http://127.0.0.1'],
+    ['down, at the default port of TLS', 'https://[::1]'],
+    ['wants other credentials', `http://egress:wrong@localhost:${port}`],
+    ['refuses', `http://localhost:${refusing.port}`],
+    ['cannot reach it', `http://localhost:${failing.port}`],
+    ['closes', `http://localhost:${closing.port}`],
   ]
   for (const [name, url] of rows) {
     await t.test(name, async (t) => {

@@ -16,7 +16,6 @@ export interface ConnectorOptions {
 
 type Connect = (...parameters: Parameters<buildConnector.connector>) => Socket
 type Closable = { destroy(): unknown }
-type TunnelCallback = (error: Error | null, socket?: Socket) => void
 
 /**
  * Opens the connections of an undici pool, directly or through an egress proxy, within one time limit.
@@ -51,17 +50,12 @@ export function createConnector(options: ConnectorOptions): buildConnector.conne
       opened.push(connect(target, settle))
       return
     }
-    const tunnelRequest = openTunnel(authorityOf(target), (error, tunnel) => {
-      if (isSettled || !tunnel) {
-        tunnel?.destroy()
-        settle(error ?? connectFailure('PROXY_CLOSED'), null)
-        return
-      }
+    const onTunnel = (tunnel: Socket) => {
       opened.push(tunnel)
       if (target.protocol === 'https:') opened.push(connect({ ...target, httpSocket: tunnel }, settle))
       else settle(null, tunnel)
-    })
-    opened.push(tunnelRequest)
+    }
+    opened.push(openTunnel(authorityOf(target), onTunnel, (error) => settle(error, null)))
   }
 }
 
@@ -74,7 +68,7 @@ function createTunnelOpener(proxy: URL, { tls, userAgent }: ConnectorOptions) {
     ...(proxy.username && { 'proxy-authorization': authorization }),
   }
 
-  return (authority: string, callback: TunnelCallback): Closable =>
+  return (authority: string, onTunnel: (tunnel: Socket) => void, onError: (error: Error) => void): Closable =>
     request({
       ...tls,
       host: proxy.hostname.replace(/^\[|\]$/g, ''),
@@ -84,13 +78,13 @@ function createTunnelOpener(proxy: URL, { tls, userAgent }: ConnectorOptions) {
       headers: { ...headers, host: authority },
       agent: false,
     })
-      .on('error', callback)
+      .on('error', onError)
       .on('connect', ({ statusCode = 0 }, socket: Socket) => {
         socket.on('error', () => {})
-        if (statusCode >= 200 && statusCode < 300) callback(null, socket)
+        if (statusCode >= 200 && statusCode < 300) onTunnel(socket)
         else {
           socket.destroy()
-          callback(connectFailure(`PROXY_${statusCode}`))
+          onError(refusedByProxy(statusCode))
         }
       })
       .end()
@@ -102,6 +96,6 @@ function authorityOf({ hostname, port, protocol }: buildConnector.Options): stri
 }
 
 /** With a code of its own: undici connects again, without end, after an error with one of its own socket codes. */
-function connectFailure(code: string): Error {
-  return Object.assign(new Error('No connection could be made'), { code, syscall: 'connect' })
+function refusedByProxy(statusCode: number): Error {
+  return Object.assign(new Error('The proxy refused'), { code: `PROXY_${statusCode}`, syscall: 'connect' })
 }
