@@ -1,52 +1,184 @@
 import { Redis } from 'ioredis'
-import t from 'tap'
+import t, { type Test } from 'tap'
+import { Abandoned } from '../../src/services/abandoned.js'
 import type { Flight } from '../../src/services/flights.js'
 import { createRedisFlights } from '../../src/services/redis-flights.js'
 import { createSharedRedis } from '../../src/services/shared-redis.js'
 import { createStateCipher } from '../../src/services/state-cipher.js'
 import { until } from '../helper.js'
-import { needsRedis, startRedis } from '../redis-server.js'
+import { needsRedis, startRedis, stateKey } from '../redis-server.js'
 
-t.test('a fault of ours in one replica is one for those that wait for it', needsRedis, async (t) => {
-  const { env } = await startRedis(t)
-  const cipher = createStateCipher([env.STATE_ENCRYPTION_KEY])
-  const monotonicNow = () => performance.now()
-  const [first, second] = await Promise.all(
-    [1, 2].map(async () => {
-      const redis = new Redis(env.REDIS_URL, { lazyConnect: true })
-      const shared = createSharedRedis({ redis, commandTimeoutMs: 1_000, onChange: () => {} })
-      await shared.connect()
-      t.teardown(() => shared.close())
-      return { redis, flights: createRedisFlights<object>({ shared, cipher: () => cipher, monotonicNow }) }
-    }),
-  )
-  if (!first || !second) throw new Error('two of them')
-  const flight: Flight<object> = {
-    kind: 'join',
-    lifetimeMs: () => 0,
-    accepts: () => true,
-    deadline: monotonicNow() + 10_000,
-    isAbandoned: () => false,
-    mayRunAlone: true,
-    unknown: () => ({}),
+interface Result {
+  readonly text: string
+}
+
+const monotonicNow = () => performance.now()
+
+/** What a request wants, but for what is overridden. */
+const flight = (overrides: Partial<Flight<Result>> = {}): Flight<Result> => ({
+  kind: 'join',
+  lifetimeMs: () => 0,
+  accepts: () => true,
+  deadline: monotonicNow() + 10_000,
+  isAbandoned: () => false,
+  mayRunAlone: true,
+  unknown: (reason) => ({ text: reason }),
+  ...overrides,
+})
+
+/** Two replicas with one Redis, and a client to look into it. */
+async function setUp(t: Test) {
+  const server = await startRedis(t)
+  const replica = async (key = stateKey) => {
+    const cipher = createStateCipher([key])
+    const shared = createSharedRedis({
+      redis: new Redis(server.env.REDIS_URL, {
+        lazyConnect: true,
+        enableOfflineQueue: false,
+        maxRetriesPerRequest: 0,
+        retryStrategy: () => 50,
+      }),
+      commandTimeoutMs: 1_000,
+      onChange: () => {},
+    })
+    await shared.connect()
+    t.teardown(() => shared.close())
+    return createRedisFlights<Result>({ shared, cipher: () => cipher, monotonicNow })
   }
-  let fail = (_error: Error) => {}
-  const failing = new Promise<object>((_resolve, reject) => {
+  const client = new Redis(server.env.REDIS_URL)
+  client.on('error', () => {})
+  t.teardown(() => client.disconnect())
+  const looks = async () =>
+    Number(/cmdstat_get:calls=(\d+)/.exec(await client.info('commandstats'))?.[1] ?? 0)
+  return {
+    server,
+    first: await replica(),
+    second: await replica(),
+    replica,
+    client,
+    /** Resolves when a waiting replica has looked at the key again, twice. */
+    looked: async () => {
+      const before = await looks()
+      await until(async () => (await looks()) > before + 1)
+    },
+  }
+}
+
+/** Work that the test ends. */
+function held() {
+  let end = (_result: Result) => {}
+  let fail = (_error: unknown) => {}
+  const result = new Promise<Result>((resolve, reject) => {
+    end = resolve
     fail = reject
   })
-  const own = t.rejects(
-    first.flights.run('key', () => failing, flight),
-    { name: 'TypeError' },
-  )
-  await until(async () => (await first.redis.exists('key')) === 1)
+  return { work: () => result, end: (text: string) => end({ text }), fail: (error: unknown) => fail(error) }
+}
+
+t.test('a fault of ours in one replica is one for those that wait for it', needsRedis, async (t) => {
+  const { first, second, client, looked } = await setUp(t)
+  const { work, fail } = held()
+  const own = t.rejects(first.run('key', work, flight()), { name: 'TypeError' })
+  await until(async () => (await client.exists('key')) === 1)
   const joined = t.rejects(
-    second.flights.run('key', async () => ({}), flight),
+    second.run('key', async () => ({ text: 'second' }), flight()),
     { name: 'Problem', code: 'internal-error', options: { diagnosis: { reason: 'shared-result' } } },
   )
-  const looks = async () =>
-    Number(/cmdstat_get:calls=(\d+)/.exec(await first.redis.info('commandstats'))?.[1] ?? 0)
-  const before = await looks()
-  await until(async () => (await looks()) > before + 1)
+  await looked()
   fail(new TypeError('canary'))
   await Promise.all([own, joined])
+})
+
+t.test('work that is given up goes to a replica that still waits for it', needsRedis, async (t) => {
+  const { first, second, client, looked } = await setUp(t)
+  const { work, fail } = held()
+  const own = t.rejects(first.run('key', work, flight()), { name: 'Abandoned' })
+  await until(async () => (await client.exists('key')) === 1)
+  const joined = second.run('key', async () => ({ text: 'second' }), flight())
+  await looked()
+  fail(new Abandoned())
+  await own
+  t.strictSame(await joined, { origin: 'own', value: { text: 'second' } })
+})
+
+t.test('a replica stops waiting when its own clients have gone', needsRedis, async (t) => {
+  const { first, second, client, looked } = await setUp(t)
+  const { work, end } = held()
+  const own = first.run('key', work, flight())
+  await until(async () => (await client.exists('key')) === 1)
+  let hasLeft = false
+  const joined = t.rejects(
+    second.run('key', async () => ({ text: 'second' }), flight({ isAbandoned: () => hasLeft })),
+    { name: 'Abandoned' },
+  )
+  await looked()
+  hasLeft = true
+  await joined
+  end('first')
+  t.match(await own, { value: { text: 'first' } })
+})
+
+t.test('a replica that waits follows a lease that changes hands between two looks', needsRedis, async (t) => {
+  const { second, client, looked } = await setUp(t)
+  await client.set('key', 'Lfirst', 'PX', 60_000)
+  const joined = second.run(
+    'key',
+    async () => ({ text: 'second' }),
+    flight({ deadline: monotonicNow() + 500 }),
+  )
+  await looked()
+  await client.set('key', 'Lthird', 'PX', 60_000)
+  t.strictSame(await joined, { origin: 'joined', value: { text: 'late' } })
+})
+
+t.test('a lease that vanishes with its Redis leaves the result unknown', needsRedis, async (t) => {
+  const { second, client, looked } = await setUp(t)
+  await client.set('key', 'Lfirst', 'PX', 60_000)
+  const joined = second.run('key', async () => ({ text: 'second' }), flight())
+  await looked()
+  await client.del('key')
+  t.strictSame(await joined, { origin: 'joined', value: { text: 'owner-lost' } })
+})
+
+t.test('what cannot be read under a key that allows one call was done by someone', needsRedis, async (t) => {
+  const { first, replica } = await setUp(t)
+  const keep = flight({ kind: 'once', lifetimeMs: () => 60_000 })
+  await first.run('key', async () => ({ text: 'first' }), keep)
+  const other = await replica(Buffer.alloc(32, 'o').toString('base64'))
+  t.match(await other.run('key', async () => ({ text: 'other' }), keep), {
+    origin: 'stored',
+    value: { text: 'owner-lost' },
+  })
+  t.match(
+    await other.run('key', async () => ({ text: 'other' }), flight()),
+    { origin: 'own' },
+    'else it is replaced',
+  )
+})
+
+t.test('a result that Redis could not take is written when it is back', needsRedis, async (t) => {
+  const { first, second, client } = await setUp(t)
+  const keep = flight({ lifetimeMs: () => 60_000 })
+  const { work, end } = held()
+  const own = first.run('key', work, keep)
+  await until(async () => (await client.exists('key')) === 1)
+  await client.config('SET', 'maxmemory', '1')
+  end('first')
+  t.match(await own, { origin: 'own' }, 'no one waits for that')
+  await client.config('SET', 'maxmemory', '0')
+  await until(async () => (await client.get('key'))?.startsWith('S') === true)
+  t.match(await second.run('key', async () => ({ text: 'second' }), keep), {
+    origin: 'stored',
+    value: { text: 'first' },
+  })
+})
+
+t.test('a replica that closes does not wait for a Redis that is gone', needsRedis, async (t) => {
+  const { first, server } = await setUp(t)
+  const { work, end } = held()
+  const own = first.run('key', work, flight())
+  await server.stop()
+  end('first')
+  await own
+  await first.settled()
 })
