@@ -58,16 +58,37 @@ const settings = (await (await fetch('/settings.json')).json()) as {
   idenfyUrl: string
 }
 
-let user: User | undefined
-let userId = ''
-let accessToken = ''
+/** One user, from sign-in to sign-out. Code that awaits keeps its own reference: `session` may be another user's by then. */
+interface Session {
+  readonly user: User
+  userId: string
+  accessToken: string
+  /** Of one click, for as long as it may be retried. */
+  idempotencyKey: string | undefined
+}
+
+let session: Session | undefined
+/** What the user has started last: a sign-in, or a click and the form that it opens. */
+let work = new AbortController()
 let fault: Fault = faults.none as Fault
+/** The simulator has one fault for all pages. Changes reach it in the order in which they were made. */
+let faultIsSet: Promise<unknown> = Promise.resolve()
 let isBusy = false
-/** Of the click that is being handled, for as long as it may be tried again. */
-let idempotencyKey: string | undefined
-let leaveForm: (() => void) | undefined
 let countdown: number | undefined
 let patience: number | undefined
+
+/**
+ * Ends what was started before, with its requests, timers, notice and form. Every sign-in, sign-out, change of company
+ * and click comes through here. Code that awaits checks the signal after each await, and stops if it is aborted.
+ */
+function supersede(): AbortSignal {
+  work.abort()
+  work = new AbortController()
+  setBusy(false)
+  hideNotice()
+  say('')
+  return work.signal
+}
 
 function say(text: string): void {
   element('live').textContent = text
@@ -77,93 +98,120 @@ function show(section: 'sign-in' | 'verify' | 'form' | 'done'): void {
   for (const { id, hidden } of document.querySelectorAll<HTMLElement>('main > section')) {
     if (hidden === (id === section)) element(id).hidden = id !== section
   }
-  element('who').hidden = user === undefined
+  element('who').hidden = session === undefined
   element(section).querySelector('h1')?.focus()
 }
 
 // --- signing in ---
 
-/** A user nobody has seen before, by the same name: for a while an equal request of a known one gets its token again. */
-function becomeNew({ id }: User): void {
-  userId = `${id}-${crypto.randomUUID().slice(0, 8)}`
-  accessToken = ''
-  idempotencyKey = undefined
+const newIdOf = ({ id }: User) => `${id}-${crypto.randomUUID().slice(0, 8)}`
+
+/** Another user by the same name: for 30 seconds an identical request of the same user gets the same token. */
+function becomeNew(who: Session): void {
+  who.userId = newIdOf(who.user)
+  who.accessToken = ''
+  who.idempotencyKey = undefined
 }
 
-async function fetchAccessToken({ companies }: User): Promise<string> {
+async function fetchAccessToken({ companies }: User, userId: string, signal: AbortSignal): Promise<string> {
   const response = await fetch(`${settings.identityUrl}/token`, {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
     body: JSON.stringify({ userId, companyIds: companies.map(({ id }) => id) }),
+    signal,
   })
   const { access_token } = (await response.json()) as { access_token: string }
   return access_token
 }
 
-async function signIn(someone: User): Promise<void> {
+async function signIn(user: User): Promise<void> {
+  const signal = supersede()
   element('sign-in-fault').hidden = true
-  becomeNew(someone)
-  try {
-    accessToken = await fetchAccessToken(someone)
-  } catch {
+  const userId = newIdOf(user)
+  const accessToken = await fetchAccessToken(user, userId, signal).catch(() => undefined)
+  if (signal.aborted) return
+  if (accessToken === undefined) {
     element('sign-in-fault').hidden = false
     return
   }
-  user = someone
+  session = { user, userId, accessToken, idempotencyKey: undefined }
   // So that the way back from the form leads here. Who, never the token.
-  sessionStorage.setItem('user', someone.id)
-  element('who-name').textContent = someone.name
-  element('company-field').hidden = someone.companies.length < 2
-  element('company').replaceChildren(...someone.companies.map(({ id, name }) => new Option(name, id)))
-  hideNotice()
+  sessionStorage.setItem('user', user.id)
+  element('who-name').textContent = user.name
+  element('company-field').hidden = user.companies.length < 2
+  element('company').replaceChildren(...user.companies.map(({ id, name }) => new Option(name, id)))
   show('verify')
 }
 
 function signOut(): void {
-  leaveForm?.()
-  user = undefined
-  accessToken = ''
+  supersede()
+  session = undefined
   sessionStorage.removeItem('user')
+  sessionStorage.removeItem('left-for-form')
+  element('log').replaceChildren()
+  element('log-empty').hidden = false
   show('sign-in')
 }
 
 // --- asking for a token ---
 
 async function verify(): Promise<void> {
-  if (isBusy || !user) return
-  setBusy(true)
-  hideNotice()
-  say('Opening the form')
+  if (isBusy || !session) return
+  const who = session
+  const signal = supersede()
   const met = fault
-  let outcome = await ask(user, met)
-  if ('problem' in outcome && outcome.problem?.code === 'invalid-token') {
-    // It may just have ended: once, without troubling anybody.
-    accessToken = ''
-    outcome = await ask(user, met)
+  if (met !== faults.none) {
+    becomeNew(who)
+    choose('none')
   }
-  if (met !== faults.none) await meet('none')
+  const companyId = who.user.companies.length > 1 ? element<HTMLSelectElement>('company').value : undefined
+  setBusy(true)
+  say('Opening the form')
+  await faultIsSet
+  if (signal.aborted) return
+  let outcome = await ask(who, companyId, met, signal)
+  if (!signal.aborted && 'problem' in outcome && outcome.problem?.code === 'invalid-token') {
+    // It may have just expired. Nothing was sent to iDenfy, so one automatic retry is safe.
+    who.accessToken = ''
+    outcome = await ask(who, companyId, met, signal)
+  }
+  // Also for a click that is over: its fault is not for the next one.
+  if (met.atIdenfy && fault === faults.none) await meet('none')
+  if (signal.aborted) return
   setBusy(false)
   if ('token' in outcome) {
-    idempotencyKey = undefined
-    open(outcome.token)
-  } else showNotice(messageOf(outcome.problem), outcome)
+    who.idempotencyKey = undefined
+    open(outcome.token, who, signal)
+    return
+  }
+  // The same key would return this outcome again. Trying again is for the user to decide, with a new key.
+  if (outcome.problem?.outcome === 'unknown') who.idempotencyKey = undefined
+  showNotice(messageOf(outcome.problem), outcome)
 }
 
-async function ask(someone: User, { inRequest, burst = 0 }: Fault): Promise<Outcome> {
-  idempotencyKey ??= crypto.randomUUID()
-  accessToken ||= await fetchAccessToken(someone).catch(() => '')
+async function ask(
+  who: Session,
+  companyId: string | undefined,
+  { inRequest, burst = 0 }: Fault,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  who.idempotencyKey ??= crypto.randomUUID()
+  who.accessToken ||= await fetchAccessToken(who.user, who.userId, signal).catch(() => '')
+  // If the signal is aborted by now, nothing is sent.
+  const { accessToken, idempotencyKey } = who
   const request = {
     serviceUrl: settings.serviceUrl,
     accessToken,
     idempotencyKey,
-    companyId: someone.companies.length > 1 ? element<HTMLSelectElement>('company').value : undefined,
+    companyId,
+    signal,
     ...inRequest,
   }
   for (let left = burst; left > 0; left -= 1) {
-    const outcome = await logged(createKybToken({ ...request, idempotencyKey: crypto.randomUUID() }))
-    if ('problem' in outcome) return outcome
+    const outcome = await logged(createKybToken({ ...request, idempotencyKey: crypto.randomUUID() }), signal)
+    if (!('token' in outcome)) return outcome
   }
-  return logged(createKybToken(request))
+  return logged(createKybToken(request), signal)
 }
 
 function setBusy(busy: boolean): void {
@@ -179,10 +227,12 @@ function setBusy(busy: boolean): void {
 
 // --- the form ---
 
-function open(token: KybToken): void {
+function open(token: KybToken, who: Session, signal: AbortSignal): void {
   const way = document.querySelector<HTMLInputElement>('input[name=way]:checked')?.value
   if (way === 'redirect') {
-    sessionStorage.setItem('left-for-form', 'yes')
+    // Until the form's page begins to load, this one can still be used.
+    signal.addEventListener('abort', () => stop())
+    sessionStorage.setItem('left-for-form', who.user.id)
     location.assign(token.redirectUrl)
     return
   }
@@ -192,12 +242,12 @@ function open(token: KybToken): void {
   frame.src = token.redirectUrl
   const { origin } = new URL(token.redirectUrl)
 
-  // Anybody can post a message: only the form itself, in the frame that was opened, is listened to.
+  // Any page can post a message: only the form itself, in the frame that was opened, is listened to.
   const listen = ({ origin: from, source, data }: MessageEvent): void => {
     if (from !== origin || source !== frame.contentWindow) return
     const status = statusOf(data)
     if (status === undefined) return
-    leaveForm?.()
+    supersede()
     if (status === 'success') show('done')
     else {
       show('verify')
@@ -210,7 +260,7 @@ function open(token: KybToken): void {
   }
   const ended = setTimeout(
     () => {
-      leaveForm?.()
+      supersede()
       show('verify')
       showNotice({
         title: 'The form has ended',
@@ -220,15 +270,13 @@ function open(token: KybToken): void {
     },
     Math.min(token.expiresIn * 1000, maxTimerMs),
   )
-  leaveForm = () => {
+  signal.addEventListener('abort', () => {
     clearTimeout(ended)
-    removeEventListener('message', listen)
     frame.remove()
-    leaveForm = undefined
     // Here forms end within seconds; the same user would be led back to one that is over.
-    if (user) becomeNew(user)
-  }
-  addEventListener('message', listen)
+    becomeNew(who)
+  })
+  addEventListener('message', listen, { signal })
   element('frame-place').append(frame)
   show('form')
 }
@@ -246,8 +294,11 @@ function statusOf(data: unknown): 'success' | 'failed' | undefined {
 }
 
 function welcomeBack(): void {
-  if (!user || !sessionStorage.getItem('left-for-form')) return
+  const left = sessionStorage.getItem('left-for-form')
   sessionStorage.removeItem('left-for-form')
+  if (!session || left !== session.user.id) return
+  supersede()
+  becomeNew(session)
   showNotice({
     title: 'Welcome back',
     text: 'If you have sent the form, your details are being checked and we write to you. If not, open it again.',
@@ -263,7 +314,7 @@ function showNotice(message: Message, { problem, retryAfterSeconds = 0 }: Failur
   element('notice').classList.toggle('calm', message.action === 'none')
   element('notice-title').textContent = message.title
   element('notice-text').textContent = message.text
-  element('reference').hidden = message.action !== 'contact' || !problem
+  element('reference').hidden = !problem || !(message.action === 'contact' || message.action === 'start-new')
   element('reference-id').textContent = problem?.requestId ?? ''
   offer(message.action, retryAfterSeconds)
   element('notice-title').focus()
@@ -272,6 +323,11 @@ function showNotice(message: Message, { problem, retryAfterSeconds = 0 }: Failur
 interface Failure {
   readonly problem?: Problem
   readonly retryAfterSeconds?: number
+}
+
+const buttonTexts: { readonly [A in Message['action']]?: string } = {
+  'sign-in': 'Sign in',
+  'start-new': 'Start a new verification',
 }
 
 function offer(action: Message['action'], seconds: number): void {
@@ -284,7 +340,7 @@ function offer(action: Message['action'], seconds: number): void {
   }
   const tick = (left: number): void => {
     button.setAttribute('aria-disabled', String(left > 0))
-    const text = action === 'sign-in' ? 'Sign in' : 'Try again'
+    const text = buttonTexts[action] ?? 'Try again'
     button.textContent = left > 0 ? `${text} in ${left} s` : text
     if (left > 0) countdown = setTimeout(tick, 1000, left - 1)
     else if (seconds > 0) say('You can try again now')
@@ -299,20 +355,28 @@ function hideNotice(): void {
 
 // --- the panel ---
 
-async function meet(name: string): Promise<void> {
+function choose(name: string): void {
   fault = faults[name] as Fault
   element<HTMLInputElement>(`fault-${name}`).checked = true
-  await fetch(`${settings.idenfyUrl}/_sandbox/faults`, {
-    method: 'PUT',
-    headers: { 'Content-Type': 'application/json' },
-    body: JSON.stringify(fault.atIdenfy ? { ...fault.atIdenfy, times: 1 } : {}),
-  })
-  if (user && fault !== faults.none) becomeNew(user)
 }
 
-async function logged(request: Promise<Outcome>): Promise<Outcome> {
+function meet(name: string): Promise<unknown> {
+  choose(name)
+  const { atIdenfy } = fault
+  const tell = () =>
+    fetch(`${settings.idenfyUrl}/_sandbox/faults`, {
+      method: 'PUT',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify(atIdenfy ? { ...atIdenfy, times: 1 } : {}),
+    })
+  faultIsSet = faultIsSet.then(tell).catch(() => undefined)
+  return faultIsSet
+}
+
+async function logged(request: Promise<Outcome>, signal: AbortSignal): Promise<Outcome> {
   const since = performance.now()
   const outcome = await request
+  if (signal.aborted) return outcome
   const line = document.createElement('li')
   const time = ` · ${Math.round(performance.now() - since)} ms`
   if ('token' in outcome) line.append(`201${outcome.isReplayed ? ' replayed' : ''}${time}`)
@@ -356,7 +420,6 @@ element('preview').append(...problemCodes.map((code) => new Option(code, code)))
 element('preview').addEventListener('change', async ({ target }) => {
   const code = (target as HTMLSelectElement).value as Problem['code']
   if (!code) return hideNotice()
-  const outcome = code.startsWith('provider-') ? 'not-created' : undefined
   const problem: Problem = {
     type: `/problems/${code}`,
     code,
@@ -364,21 +427,29 @@ element('preview').addEventListener('change', async ({ target }) => {
     status: 0,
     requestId: '9b94f962-e2ad-4f5f-8d85-724a1e0717bf',
     retryable: true,
-    ...(outcome && { outcome }),
   }
-  if (!user) await signIn(users[0] as User)
+  if (!session) {
+    const signingIn = signIn(users[0] as User)
+    const { signal } = work
+    await signingIn
+    if (signal.aborted || !session) return
+  }
   show('verify')
   showNotice(messageOf(problem), { problem })
 })
 element('sign-out').addEventListener('click', signOut)
 element('request').addEventListener('submit', (event) => {
   event.preventDefault()
-  // A new wish, not a repetition.
-  if (!isBusy) idempotencyKey = undefined
+  // A new click, not a retry.
+  if (session && !isBusy) session.idempotencyKey = undefined
   verify()
 })
+element('company').addEventListener('change', () => {
+  supersede()
+  if (session) session.idempotencyKey = undefined
+})
 element('leave').addEventListener('click', () => {
-  leaveForm?.()
+  supersede()
   show('verify')
 })
 element('again').addEventListener('click', () => show('verify'))
@@ -388,5 +459,9 @@ if (known) await signIn(known)
 welcomeBack()
 // The page may come out of the browser's memory as it was left.
 addEventListener('pageshow', ({ persisted }) => {
-  if (persisted) welcomeBack()
+  if (!persisted) return
+  if (sessionStorage.getItem('user') === (session?.user.id ?? null)) return welcomeBack()
+  // Another user has signed in since, or nobody is signed in any more, on a later page of this tab.
+  supersede()
+  location.reload()
 })

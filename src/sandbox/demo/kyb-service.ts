@@ -9,9 +9,11 @@ export interface KybTokenRequest {
   readonly accessToken: string
   /** For users of several companies. */
   readonly companyId?: string | undefined
-  /** The same for every repetition of one click. */
+  /** The same for every retry of one click. After `outcome: "unknown"` a new try needs a new one. */
   readonly idempotencyKey: string
   readonly session?: KybSession | undefined
+  /** Aborted when the user signs out or picks another company: check it before the outcome is used. */
+  readonly signal?: AbortSignal | undefined
 }
 
 export type Outcome =
@@ -21,7 +23,7 @@ export type Outcome =
 
 /** Asks for a KYB token. Whatever happens is an outcome, not an exception. */
 export async function createKybToken(request: KybTokenRequest): Promise<Outcome> {
-  const { serviceUrl, accessToken, companyId, idempotencyKey, session } = request
+  const { serviceUrl, accessToken, companyId, idempotencyKey, session, signal } = request
   try {
     const response = await fetch(`${serviceUrl}/onboarding/kyb-token`, {
       method: 'POST',
@@ -32,6 +34,7 @@ export async function createKybToken(request: KybTokenRequest): Promise<Outcome>
         ...(session && { 'Content-Type': 'application/json' }),
       },
       ...(session && { body: JSON.stringify(session) }),
+      ...(signal && { signal }),
     })
     if (response.status === 201) {
       return {

@@ -4,7 +4,8 @@ import type { Problem } from './kyb-service.js'
 export interface Message {
   readonly title: string
   readonly text: string
-  readonly action: 'try-again' | 'sign-in' | 'contact' | 'none'
+  /** `try-again` is a retry with the same key, `start-new` a new click although one may have opened a verification. */
+  readonly action: 'try-again' | 'start-new' | 'sign-in' | 'contact' | 'none'
 }
 
 const tryAgain = (title: string, text: string): Message => ({ title, text, action: 'try-again' })
@@ -23,10 +24,12 @@ const busy = tryAgain(
   'We are busy just now',
   'Many people are verifying at the moment. It should work shortly.',
 )
-const perhapsStarted = tryAgain(
-  'We lost the connection',
-  'We cannot tell whether your verification was opened. You can try again; fill in one form only.',
-)
+/** For every failure with `outcome: "unknown"`. */
+const perhapsOpened: Message = {
+  title: 'We do not know whether your verification was opened',
+  text: 'Our verification partner did not confirm it. If you start a new one, there may be two: fill in one form only.',
+  action: 'start-new',
+}
 
 const messages: Record<Problem['code'], Message> = {
   'malformed-request': ourFault,
@@ -66,8 +69,8 @@ const messages: Record<Problem['code'], Message> = {
   'header-too-large': ourFault,
   'internal-error': ourFault,
   'provider-rejected': unavailable,
-  'provider-bad-response': unavailable,
-  'provider-outcome-unknown': perhapsStarted,
+  'provider-bad-response': perhapsOpened,
+  'provider-outcome-unknown': perhapsOpened,
   'provider-unavailable': tryAgain(
     'Our verification partner cannot be reached',
     'This mostly passes within a minute. Nothing was started.',
@@ -77,10 +80,7 @@ const messages: Record<Problem['code'], Message> = {
   'state-unavailable': busy,
   overloaded: busy,
   draining: busy,
-  'provider-timeout': tryAgain(
-    'This takes longer than it should',
-    'Our verification partner did not answer in time. Nothing was started.',
-  ),
+  'provider-timeout': perhapsOpened,
 }
 
 export const problemCodes = Object.keys(messages) as Problem['code'][]
@@ -93,5 +93,5 @@ export function messageOf(problem: Problem | undefined): Message {
       'We could not reach our service. Check your connection and try again.',
     )
   }
-  return problem.outcome === 'unknown' && problem.retryable ? perhapsStarted : messages[problem.code]
+  return problem.outcome === 'unknown' ? perhapsOpened : messages[problem.code]
 }
