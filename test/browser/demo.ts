@@ -16,7 +16,7 @@ if (missing && process.env.CI) throw new Error(missing)
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const phone = { viewport: { width: 375, height: 720 }, isMobile: true, hasTouch: true }
 
-t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, async (t) => {
+t.test('the demo page in a real browser', { skip: missing, timeout: 280_000 }, async (t) => {
   mkdirSync(shots, { recursive: true })
   const anyPort = ['', 'MANAGEMENT_', 'IDENFY_', 'IDENTITY_', 'DEMO_'].map((part) => [
     `SANDBOX_${part}PORT`,
@@ -70,7 +70,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, a
       const requests: { method: string; url: string; referer: string | undefined }[] = []
       page.on('pageerror', (error) => complaints.push(error.message))
       page.on('console', (message) => {
-        const isRefusal = /status of [45]\d\d/.test(message.text())
+        const isRefusal = /status of [45]\d\d|net::ERR_FAILED/.test(message.text())
         if (message.type() === 'error' && !isRefusal) complaints.push(message.text())
       })
       context.on('request', (request) => {
@@ -99,11 +99,17 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, a
   const isCreation = ({ method, url }: { method: string; url: string }) =>
     method === 'POST' && url === `${urls.service}/onboarding/kyb-token`
 
+  const isServiceUrl = ({ href }: URL) => href === `${urls.service}/onboarding/kyb-token`
+  const isIdentityUrl = ({ href }: URL) => href === `${urls.identity}/token`
+  const isFormUrl = ({ href }: URL) => href.startsWith(`${urls.idenfy}/welcome?`)
+
   async function signIn(page: Page, name: string): Promise<void> {
     await page.getByRole('button', { name }).click()
     await page.getByRole('heading', { name: 'Verify your business' }).waitFor()
   }
 
+  const notKnown = 'We do not know whether your verification was opened'
+  const startNew = 'Start a new verification'
   const start = (page: Page) => page.getByRole('button', { name: 'Verify your business' })
   const frameOf = (page: Page) => page.frameLocator('iframe[title="Business verification"]')
   const heading = (page: Page, name: string) => page.getByRole('heading', { name, exact: true })
@@ -221,11 +227,21 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, a
     })
   })
 
+  /** The keys of the requests that the page sends from now on. */
+  function keysOf(page: Page): string[] {
+    const keys: string[] = []
+    page.on('request', (request) => {
+      const { 'idempotency-key': key } = request.headers()
+      if (key && request.method() === 'POST') keys.push(key)
+    })
+    return keys
+  }
+
   await visit('every fault has words, and passes', async (t, { page }) => {
     const rows: [string, string, string, string | undefined][] = [
-      ['iDenfy is down', 'We lost the connection', 'Try again', 'provider-unavailable'],
-      ['No answer for eight seconds', 'We lost the connection', 'Try again', 'provider-timeout'],
-      ['The connection breaks', 'We lost the connection', 'Try again', 'provider-outcome-unknown'],
+      ['iDenfy is down', notKnown, startNew, 'provider-'],
+      ['No answer for eight seconds', notKnown, startNew, 'provider-timeout'],
+      ['The connection breaks', notKnown, startNew, 'provider-outcome-unknown'],
       [
         'A session is open already',
         'Your company is being verified already',
@@ -234,7 +250,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, a
       ],
       ['iDenfy limits the account', 'We are busy just now', 'Try again', 'provider-rate-limited'],
       ['iDenfy refuses our key', 'Verification is not available just now', '', 'provider-rejected'],
-      ['iDenfy answers nonsense', 'Verification is not available just now', '', 'provider-bad-response'],
+      ['iDenfy answers nonsense', notKnown, startNew, 'provider-bad-response'],
       ['Another company’s id', 'You have no access to this company', '', 'company-not-allowed'],
       ['A field that policy closes', 'Something went wrong on our side', '', 'field-not-permitted'],
       ['The sign-in has ended', 'Please sign in again', 'Sign in', 'invalid-token'],
@@ -245,7 +261,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, a
       await start(page).click()
       await heading(page, title).waitFor()
       await page.locator('#notice-title:focus').waitFor()
-      t.equal(await page.locator('#log li a').first().textContent(), code, fault)
+      t.match(await page.locator('#log li a').first().textContent(), code, fault)
       const offered = page.locator('#notice-button')
       t.equal(await offered.isVisible(), button !== '')
       if (button) t.match(await offered.textContent(), button)
@@ -263,18 +279,14 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, a
     await signIn(page, 'Chris Lindqvist')
     await page.getByLabel('The connection breaks').check()
     await start(page).click()
-    await heading(page, 'We lost the connection').waitFor()
-    await page.getByRole('button', { name: 'Try again' }).click()
+    await heading(page, notKnown).waitFor()
+    await page.getByRole('button', { name: startNew }).click()
     await heading(page, 'Tell us about your business').waitFor()
   })
 
   await visit('one key for one click, however often it is tried', async (t, { page }) => {
     await signIn(page, 'Ben Okafor')
-    const keys: string[] = []
-    page.on('request', (request) => {
-      const { 'idempotency-key': key } = request.headers()
-      if (key && request.method() === 'POST') keys.push(key)
-    })
+    const keys = keysOf(page)
     for (const name of ['first', 'second']) {
       await page.getByLabel('A session is open already').check()
       await start(page).click()
@@ -286,6 +298,303 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 120_000 }, a
     t.equal(keys.length, 3)
     t.not(keys[0], keys[1], 'another click, another key')
     t.equal(keys[1], keys[2], 'a repetition, the same key')
+  })
+
+  await visit('an unknown outcome is not retried: a new try is a new key', async (t, { page, created }) => {
+    await signIn(page, 'Ben Okafor')
+    const keys = keysOf(page)
+    const before = await posts()
+    await page.getByLabel('The connection breaks').check()
+    await start(page).click()
+    await heading(page, notKnown).waitFor()
+    t.equal(created(), 1, 'the page does not retry by itself')
+    t.match(await page.locator('#reference').innerText(), /^Reference [\w-]+$/)
+    await isAccessible(t, page, 'an unknown outcome')
+    await page.getByRole('button', { name: startNew }).click()
+    await heading(page, 'Tell us about your business').waitFor()
+    t.equal(new Set(keys).size, 2)
+    t.equal((await posts()) - before, 2)
+  })
+
+  await visit('a response that never arrives is retried with the same key', async (t, { page }) => {
+    await signIn(page, 'Ben Okafor')
+    const keys = keysOf(page)
+    const before = await posts()
+    await page.route(
+      isServiceUrl,
+      async (route) => {
+        await route.fetch()
+        await route.abort()
+      },
+      { times: 1 },
+    )
+    await start(page).click()
+    await heading(page, 'You seem to be offline').waitFor()
+    await page.getByRole('button', { name: 'Try again' }).click()
+    await heading(page, 'Tell us about your business').waitFor()
+    t.equal(keys.length, 2)
+    t.equal(new Set(keys).size, 1)
+    t.equal((await posts()) - before, 1, 'the first one has opened it')
+  })
+
+  const ways = ['on its own page', 'within this page']
+
+  /** Keeps the next response back, which is complete by then, until it is released. */
+  async function hold(page: Page, isHeld: (url: URL) => boolean, { isLost = false } = {}) {
+    let release = () => {}
+    const released = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    let end = () => {}
+    const ended = new Promise<void>((resolve) => {
+      end = resolve
+    })
+    const arrived = new Promise<void>((resolve) => {
+      page.route(
+        isHeld,
+        async (route) => {
+          const response = await route.fetch()
+          resolve()
+          await released
+          // The page may have given the request up.
+          await (isLost ? route.abort() : route.fulfill({ response })).catch(() => {})
+          end()
+        },
+        { times: 1 },
+      )
+    })
+    return {
+      arrived,
+      /** Resolves when the page has had the time to handle the response. */
+      release: async () => {
+        release()
+        await ended
+        await page.evaluate(`fetch('/settings.json').then((response) => response.text())`)
+      },
+    }
+  }
+
+  /** Nothing of the user before, and everything that this user does works. */
+  async function isAtHome(t: Test, page: Page, clientId: string): Promise<void> {
+    t.equal(page.url(), `${urls.demo}/`)
+    t.equal(await page.locator('iframe').count(), 0, 'no form')
+    t.notOk(await page.locator('#notice').isVisible(), 'no notice')
+    t.equal(await page.locator('#log li').count(), 0, 'no log entry')
+    t.equal(await page.locator('#live').textContent(), '', 'nothing is announced')
+    await page.getByLabel('within this page').check()
+    await start(page).click()
+    await frameOf(page).getByRole('heading', { name: 'Tell us about your business' }).waitFor()
+    const { json } = await send(`${urls.idenfy}/_sandbox/requests`)
+    t.equal(json.filter(({ body }: { body?: object }) => body).at(-1).body.clientId, clientId)
+    t.equal(await page.locator('#log li').count(), 1)
+  }
+
+  for (const way of ways) {
+    await visit(
+      `a user who signs in sees no form of the one before, ${way}`,
+      async (t, { page, created }) => {
+        await signIn(page, 'Ada Martin')
+        await page.getByLabel(way).check()
+        const held = await hold(page, isServiceUrl)
+        await start(page).click()
+        await held.arrived
+        await page.getByRole('button', { name: 'Sign out' }).click()
+        await signIn(page, 'Ben Okafor')
+        t.equal(await start(page).getAttribute('aria-disabled'), 'false', 'the button is free')
+        await held.release()
+        await isAtHome(t, page, 'globex')
+        t.equal(created(), 2)
+      },
+    )
+  }
+
+  await visit('a user who signs in sees no failure of the one before', async (t, { page, created }) => {
+    const rows: [fault: string, options?: { isLost: boolean }][] = [
+      ['iDenfy refuses our key'],
+      ['The connection breaks'],
+      ['iDenfy limits the account'],
+      ['The sign-in has ended'],
+      ['Nothing: all is well', { isLost: true }],
+    ]
+    for (const [fault, options] of rows) {
+      await signIn(page, 'Ada Martin')
+      await page.getByLabel(fault).check()
+      const before = created()
+      const held = await hold(page, isServiceUrl, options)
+      await start(page).click()
+      await held.arrived
+      await page.getByRole('button', { name: 'Sign out' }).click()
+      await signIn(page, 'Ben Okafor')
+      t.ok(await page.getByLabel('Nothing: all is well').isChecked(), 'the fault was not for this user')
+      await held.release()
+      await isAtHome(t, page, 'globex')
+      t.equal(created() - before, 2, `${fault}: no retry for a user who has left`)
+      await page.getByRole('button', { name: 'Sign out' }).click()
+      t.equal(await page.locator('iframe').count(), 0)
+      t.equal(await page.locator('#log li').count(), 0)
+    }
+  })
+
+  await visit('a click works while a request of the user before still runs', async (t, { page }) => {
+    await signIn(page, 'Ada Martin')
+    const held = await hold(page, isServiceUrl)
+    await start(page).click()
+    await held.arrived
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    await signIn(page, 'Ben Okafor')
+    await isAtHome(t, page, 'globex')
+    await held.release()
+    t.equal(await page.locator('iframe').count(), 1)
+    t.equal(await page.locator('#log li').count(), 1)
+  })
+
+  await visit('of two sign-ins the later one counts', async (t, { page }) => {
+    for (const isLost of [false, true]) {
+      const held = await hold(page, isIdentityUrl, { isLost })
+      await page.getByRole('button', { name: 'Ada Martin' }).click()
+      await held.arrived
+      await signIn(page, 'Ben Okafor')
+      await held.release()
+      t.equal(await page.locator('#who-name').textContent(), 'Ben Okafor')
+      await page.getByRole('button', { name: 'Sign out' }).click()
+      t.notOk(await page.locator('#sign-in-fault').isVisible(), 'nor does its failure')
+    }
+    const held = await hold(page, isIdentityUrl)
+    await page.getByLabel('Show a message').selectOption('internal-error')
+    await held.arrived
+    await signIn(page, 'Ben Okafor')
+    await held.release()
+    await isAtHome(t, page, 'globex')
+  })
+
+  await visit('a sign-in that is restored gives way to a click', async (t, { page }) => {
+    await signIn(page, 'Ada Martin')
+    await page.evaluate(`sessionStorage.setItem('left-for-form', 'u-ada')`)
+    const held = await hold(page, isIdentityUrl)
+    await page.reload()
+    await held.arrived
+    await signIn(page, 'Ben Okafor')
+    await held.release()
+    t.equal(await page.locator('#who-name').textContent(), 'Ben Okafor')
+    await isAtHome(t, page, 'globex')
+  })
+
+  await visit(
+    'an access token that is fetched for a click is not waited for after sign-out',
+    async (t, { page, created }) => {
+      await signIn(page, 'Ada Martin')
+      await page.getByLabel('A slow answer').check()
+      const held = await hold(page, isIdentityUrl)
+      await start(page).click()
+      await held.arrived
+      await page.getByRole('button', { name: 'Sign out' }).click()
+      await signIn(page, 'Ben Okafor')
+      await held.release()
+      t.equal(created(), 0, 'nothing is sent for a user who has left')
+      await isAtHome(t, page, 'globex')
+    },
+  )
+
+  for (const way of ways) {
+    await visit(`another company is another verification, ${way}`, async (t, { page }) => {
+      await signIn(page, 'Chris Lindqvist')
+      await page.getByLabel(way).check()
+      const keys = keysOf(page)
+      const held = await hold(page, isServiceUrl)
+      await start(page).click()
+      await held.arrived
+      await page.getByLabel('Which company?').selectOption('Initech Paper')
+      t.equal(await start(page).getAttribute('aria-disabled'), 'false')
+      await held.release()
+      await isAtHome(t, page, 'initech')
+      t.equal(new Set(keys).size, 2)
+    })
+  }
+
+  await visit('a failure goes with its company', async (t, { page }) => {
+    await signIn(page, 'Chris Lindqvist')
+    const keys = keysOf(page)
+    await page.getByLabel('A session is open already').check()
+    await start(page).click()
+    await heading(page, 'Your company is being verified already').waitFor()
+    await page.getByLabel('Which company?').selectOption('Initech Paper')
+    t.notOk(await page.locator('#notice').isVisible())
+    await start(page).click()
+    await heading(page, 'Tell us about your business').waitFor()
+    t.equal(new Set(keys).size, 2)
+  })
+
+  await visit('a form that begins to load does not open after sign-out', async (t, { page }) => {
+    await signIn(page, 'Ada Martin')
+    const held = await hold(page, isFormUrl)
+    // The page clicks itself: from outside, nothing can be done until the form has loaded.
+    await page.route('**/form-is-loading', async (route) => {
+      await held.arrived
+      await route.fulfill({ status: 204 })
+    })
+    await page.evaluate(`addEventListener('beforeunload', async () => {
+      await fetch('/form-is-loading')
+      document.getElementById('sign-out').click()
+      document.querySelector('#people li:nth-child(2) button').click()
+    }, { once: true })`)
+    await start(page).click()
+    await page.locator('#who-name').getByText('Ben Okafor').waitFor()
+    await held.release()
+    await page.reload()
+    await page.getByRole('heading', { name: 'Verify your business' }).waitFor()
+    t.equal(await page.locator('#who-name').textContent(), 'Ben Okafor')
+    await isAtHome(t, page, 'globex')
+  })
+
+  await visit('timers end with the user they belong to', async (t, { page }) => {
+    await page.clock.install()
+    await page.goto(urls.demo)
+    for (const fault of ['iDenfy limits the account', 'A slow answer']) {
+      await signIn(page, 'Ada Martin')
+      await page.getByLabel(fault).check()
+      const held = await hold(page, isServiceUrl)
+      await start(page).click()
+      await held.arrived
+      if (fault === 'iDenfy limits the account') {
+        await held.release()
+        await page.getByText(/^Try again in \d+ s$/).waitFor()
+      }
+      await page.getByRole('button', { name: 'Sign out' }).click()
+      await signIn(page, 'Ben Okafor')
+      await page.clock.runFor(60_000)
+      t.equal(await page.locator('#live').textContent(), '', fault)
+      await held.release()
+      await page.getByRole('button', { name: 'Sign out' }).click()
+    }
+    await signIn(page, 'Ada Martin')
+    await page.getByLabel('within this page').check()
+    await start(page).click()
+    await heading(page, 'Your business').waitFor()
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    await signIn(page, 'Ben Okafor')
+    t.equal(await page.locator('iframe').count(), 0)
+    await page.clock.fastForward('02:00:00')
+    await isAtHome(t, page, 'globex')
+  })
+
+  await visit('a page out of the browser’s memory belongs to the user of the tab', async (t, { page }) => {
+    await signIn(page, 'Ada Martin')
+    await page.getByLabel('within this page').check()
+    await start(page).click()
+    await heading(page, 'Your business').waitFor()
+    const comeBack = () =>
+      page.evaluate(`dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))`)
+    await comeBack()
+    t.equal(await page.locator('iframe').count(), 1, 'the same user continues')
+
+    await page.evaluate(`sessionStorage.setItem('user', 'u-ben')`)
+    await comeBack()
+    await page.locator('#who-name').getByText('Ben Okafor').waitFor()
+    await isAtHome(t, page, 'globex')
+
+    await page.evaluate('sessionStorage.clear()')
+    await comeBack()
+    await heading(page, 'Welcome to Northgate').waitFor()
   })
 
   await visit('a service that cannot be reached, and too many requests', async (t, { page }) => {
