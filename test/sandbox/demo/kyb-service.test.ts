@@ -21,11 +21,33 @@ t.test('a problem, and when to try again', async (t) => {
   const ask = async (accessToken: string) =>
     createKybToken({ serviceUrl: service.url, accessToken, idempotencyKey: 'key-1' })
   t.match(await ask('x'), { problem: { code: 'invalid-token' }, retryAfterSeconds: 0 })
-  await service.setFault({ status: 500, times: 1 })
+  await service.setFault({ status: 429, times: 1 })
   t.match(await ask(await service.token()), {
-    problem: { code: 'provider-unavailable', outcome: 'unknown' },
-    retryAfterSeconds: 5,
+    problem: { code: 'provider-rate-limited', outcome: 'not-created', retryable: true },
+    retryAfterSeconds: 30,
   })
+})
+
+t.test('an unknown outcome names no time to retry', async (t) => {
+  const service = await build(t)
+  await service.setFault({ drop: 'before-headers', times: 1 })
+  const request = { serviceUrl: service.url, accessToken: await service.token(), idempotencyKey: 'key-1' }
+  t.match(await createKybToken(request), {
+    problem: { code: 'provider-outcome-unknown', outcome: 'unknown' },
+    retryAfterSeconds: 0,
+  })
+})
+
+t.test('a request whose signal is aborted is not sent, and is no exception', async (t) => {
+  const service = await build(t)
+  const outcome = await createKybToken({
+    serviceUrl: service.url,
+    accessToken: await service.token(),
+    idempotencyKey: 'key-1',
+    signal: AbortSignal.abort(),
+  })
+  t.strictSame(outcome, { retryAfterSeconds: 0 })
+  t.strictSame(await service.received(), [])
 })
 
 t.test('no answer is no exception', async (t) => {

@@ -14,15 +14,19 @@ t.test('every problem is told in plain words', async (t) => {
   }
 })
 
-t.test('where a verification may have been opened, it says so', async (t) => {
-  for (const code of ['provider-timeout', 'provider-unavailable', 'provider-outcome-unknown'] as const) {
-    const problem = new ServiceProblem(code, { outcome: 'unknown' }).toDetails('id')
-    t.match(messageOf(problem).text, 'one form only', code)
+t.test('an unknown outcome is told as such and offers a new start, never a retry', async (t) => {
+  for (const code of ['provider-timeout', 'provider-bad-response', 'provider-outcome-unknown'] as const) {
+    const { outcome: _, ...problem } = new ServiceProblem(code).toDetails('id')
+    for (const told of [problem, { ...problem, outcome: 'unknown' as const }]) {
+      t.match(messageOf(told), { text: /one form only/, action: 'start-new' }, code)
+    }
   }
-  t.notMatch(
-    messageOf(new ServiceProblem('provider-timeout', { outcome: 'not-created' }).toDetails('id')).text,
-    'one form only',
-  )
+  for (const code of ['provider-unavailable', 'provider-rate-limited', 'provider-rejected'] as const) {
+    const problem = new ServiceProblem(code, { outcome: 'not-created' }).toDetails('id')
+    const { title, text, action } = messageOf(problem)
+    t.notMatch(`${title} ${text}`, /do not know|one form only/, code)
+    t.not(action, 'start-new')
+  }
 })
 
 t.test('no answer at all', async (t) => {
