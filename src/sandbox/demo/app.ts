@@ -196,12 +196,15 @@ async function ask(
   signal: AbortSignal,
 ): Promise<Outcome> {
   who.idempotencyKey ??= crypto.randomUUID()
-  who.accessToken ||= await fetchAccessToken(who.user, who.userId, signal).catch(() => '')
-  // If the signal is aborted by now, nothing is sent.
-  const { accessToken, idempotencyKey } = who
+  const { idempotencyKey } = who
+  if (!who.accessToken) {
+    const accessToken = await fetchAccessToken(who.user, who.userId, signal).catch(() => '')
+    if (signal.aborted) return { retryAfterSeconds: 0 }
+    who.accessToken = accessToken
+  }
   const request = {
     serviceUrl: settings.serviceUrl,
-    accessToken,
+    accessToken: who.accessToken,
     idempotencyKey,
     companyId,
     signal,
@@ -209,7 +212,7 @@ async function ask(
   }
   for (let left = burst; left > 0; left -= 1) {
     const outcome = await logged(createKybToken({ ...request, idempotencyKey: crypto.randomUUID() }), signal)
-    if (!('token' in outcome)) return outcome
+    if (signal.aborted || !('token' in outcome)) return outcome
   }
   return logged(createKybToken(request), signal)
 }
@@ -231,7 +234,10 @@ function open(token: KybToken, who: Session, signal: AbortSignal): void {
   const way = document.querySelector<HTMLInputElement>('input[name=way]:checked')?.value
   if (way === 'redirect') {
     // Until the form's page begins to load, this one can still be used.
-    signal.addEventListener('abort', () => stop())
+    signal.addEventListener('abort', () => {
+      stop()
+      sessionStorage.removeItem('left-for-form')
+    })
     sessionStorage.setItem('left-for-form', who.user.id)
     location.assign(token.redirectUrl)
     return
