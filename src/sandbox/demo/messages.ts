@@ -77,7 +77,10 @@ const messages: Record<Problem['code'], Message> = {
   ),
   'provider-rate-limited': busy,
   'auth-keys-unavailable': busy,
-  'state-unavailable': busy,
+  'state-unavailable': tryAgain(
+    'This does not work just now',
+    'Nothing was started. It should work again shortly.',
+  ),
   overloaded: busy,
   draining: busy,
   'provider-timeout': perhapsOpened,
