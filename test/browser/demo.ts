@@ -16,7 +16,7 @@ if (missing && process.env.CI) throw new Error(missing)
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const phone = { viewport: { width: 375, height: 720 }, isMobile: true, hasTouch: true }
 
-t.test('the demo page in a real browser', { skip: missing, timeout: 280_000 }, async (t) => {
+t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, async (t) => {
   mkdirSync(shots, { recursive: true })
   const anyPort = ['', 'MANAGEMENT_', 'IDENFY_', 'IDENTITY_', 'DEMO_'].map((part) => [
     `SANDBOX_${part}PORT`,
@@ -674,7 +674,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 280_000 }, a
     await page.getByText('Idempotency-Key').first().waitFor()
     await page.screenshot({ path: `${shots}/docs.png` })
     await page.goto(`${urls.service}/problems/provider-timeout`)
-    await heading(page, 'The verification provider did not answer in time').waitFor()
+    await heading(page, 'The verification provider did not respond in time').waitFor()
     await shoot(page, 'problem')
     await isAccessible(t, page, 'a problem')
   })
