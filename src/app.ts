@@ -91,7 +91,7 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   await app.register(strictRequests)
   await app.register(sharedState, { config })
   await app.register(rateLimits, { config })
-  await app.register(authentication, { config, now })
+  await app.register(authentication, { config, now, monotonicNow })
   await app.register(reloads)
   await app.register(idenfy, { config, now, monotonicNow })
   await app.register(kyb, { config, now, monotonicNow })

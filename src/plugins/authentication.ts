@@ -1,10 +1,12 @@
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Agent } from 'undici'
-import type { Config } from '../config.js'
+import { type Config, version } from '../config.js'
 import { Problem } from '../problems.js'
 import { createAccessTokenVerifier } from '../services/access-token-verifier.js'
 import { type Caller, createCallerResolver } from '../services/caller.js'
+import { maxKeySetBytes } from '../services/fetch-key-set.js'
+import type { IgnoredKey } from '../services/key-set.js'
 import { createSigningKeys } from '../services/signing-keys.js'
 
 declare module 'fastify' {
@@ -12,7 +14,7 @@ declare module 'fastify' {
     /** The `onRequest` hook of guarded scopes: bearer JWT → `request.caller`. */
     authenticate(request: FastifyRequest): Promise<void>
     /** Whether access tokens can be checked. */
-    hasSigningKeys(): boolean
+    hasSigningKeys(): Promise<boolean>
   }
   interface FastifyRequest {
     /** Null outside of guarded scopes. */
@@ -23,20 +25,41 @@ declare module 'fastify' {
 export interface AuthenticationOptions {
   readonly config: Config
   readonly now: () => number
+  readonly monotonicNow: () => number
 }
 
-const maxJwksBytes = 64 * 1024
+const maxKeyFetchMs = 2_000
+const refreshCheckMs = 1_000
+const maxLoggedKeys = 20
 
 export const authentication = fp<AuthenticationOptions>(
-  async (app, { config, now }) => {
-    const dispatcher = new Agent({ maxResponseSize: maxJwksBytes })
+  async (app, { config, now, monotonicNow }) => {
+    const fetchTimeoutMs = Math.min(maxKeyFetchMs, config.IDENFY_TIMEOUT_MS)
+    const dispatcher = new Agent({
+      maxResponseSize: maxKeySetBytes,
+      connect: { timeout: fetchTimeoutMs },
+      // Fetches are minutes apart: a connection that was kept would be one that the provider has closed.
+      pipelining: 0,
+    })
+    let isClosing = false
     const signingKeys = createSigningKeys({
       url: config.AUTH_JWKS_URL,
       dispatcher,
+      userAgent: `onboarding-bff/${version}`,
+      algorithms: config.AUTH_ALGORITHMS,
+      fetchTimeoutMs,
       onFetchFailed: (err) => {
-        app.log.warn({ err }, 'the signing keys could not be fetched')
+        if (isClosing) return
+        const { ignored } = err as { ignored?: readonly IgnoredKey[] }
+        app.log.warn(
+          { err, ...(ignored && describeIgnored(ignored)) },
+          'the signing keys could not be fetched',
+        )
         app.metrics.failedKeyFetches.inc({ reason: keySetFault(err) })
       },
+      onKeysIgnored: (ignored) => app.log.info(describeIgnored(ignored), 'some signing keys are not used'),
+      now,
+      monotonicNow,
     })
     const verify = createAccessTokenVerifier({
       signingKeys,
@@ -46,6 +69,7 @@ export const authentication = fp<AuthenticationOptions>(
       tokenTypes: config.AUTH_TOKEN_TYPES,
       clockToleranceSeconds: config.AUTH_CLOCK_TOLERANCE_SECONDS,
       maxLifetimeSeconds: config.AUTH_MAX_TOKEN_LIFETIME_SECONDS,
+      timeoutMs: config.IDENFY_TIMEOUT_MS,
       now,
     })
     const resolveCaller = createCallerResolver({
@@ -56,12 +80,12 @@ export const authentication = fp<AuthenticationOptions>(
 
     app.metrics.observe(
       'signing_keys_age_seconds',
-      'Since the keys in use were fetched; NaN without any',
-      () => Number(signingKeys.ageSeconds()),
+      'Since the last successful fetch of the signing keys, or since the start without one',
+      signingKeys.ageSeconds,
     )
 
     app.decorateRequest('caller', null)
-    app.decorate('hasSigningKeys', () => signingKeys.isReady())
+    app.decorate('hasSigningKeys', signingKeys.isReady)
     app.decorate('authenticate', async (request: FastifyRequest) => {
       try {
         const claims = await verify(bearerToken(request.headers.authorization))
@@ -73,10 +97,16 @@ export const authentication = fp<AuthenticationOptions>(
         throw error
       }
     })
+    let timer: NodeJS.Timeout | undefined
     app.addHook('onReady', async () => {
-      signingKeys.isReady()
+      signingKeys.refreshIfDue()
+      timer = setInterval(signingKeys.refreshIfDue, refreshCheckMs).unref()
     })
-    app.addHook('onClose', async () => dispatcher.close())
+    app.addHook('onClose', async () => {
+      isClosing = true
+      clearInterval(timer)
+      await dispatcher.destroy()
+    })
   },
   { name: 'authentication', fastify: '5.x', dependencies: ['problem-details', 'metrics', 'rate-limits'] },
 )
@@ -86,6 +116,10 @@ function bearerToken(authorization = ''): string {
   const [, token] = /^bearer +(.+)$/i.exec(authorization) ?? []
   if (token === undefined) throw new Problem('unauthenticated')
   return token
+}
+
+function describeIgnored(ignored: readonly IgnoredKey[]) {
+  return { ignoredKeys: ignored.slice(0, maxLoggedKeys), ignoredCount: ignored.length }
 }
 
 /** The code that the key set was refused with, or that there was none to refuse. */

@@ -24,7 +24,7 @@ export interface Metrics {
   readonly kybTokens: Counter<'origin'>
   readonly reloads: Counter<'what' | 'outcome'>
   /** Adds a gauge whose value is read when it is asked for. */
-  observe(name: string, help: string, read: () => number): void
+  observe(name: string, help: string, read: () => number | Promise<number>): void
 }
 
 export interface MetricsOptions {
@@ -111,8 +111,8 @@ export const metrics = fp<MetricsOptions>(
           name,
           help,
           registers,
-          collect() {
-            this.set(read())
+          async collect() {
+            this.set(await read())
           },
         })
       },

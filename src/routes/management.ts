@@ -4,7 +4,7 @@ import { Problem } from '../problems.js'
 
 export interface ManagementOptions {
   readonly isDraining: () => boolean
-  readonly hasSigningKeys: () => boolean
+  readonly hasSigningKeys: () => Promise<boolean>
   readonly registry: Registry
 }
 
@@ -14,7 +14,7 @@ export const managementRoutes: FastifyPluginAsync<ManagementOptions> = async (ap
 
   app.get('/readyz', async () => {
     if (options.isDraining()) throw new Problem('draining')
-    if (!options.hasSigningKeys()) throw new Problem('auth-keys-unavailable')
+    if (!(await options.hasSigningKeys())) throw new Problem('auth-keys-unavailable')
     return { status: 'ready' }
   })
 

@@ -1,59 +1,93 @@
-import { hash, KeyObject } from 'node:crypto'
-import { type CryptoKey, errors, type JWTPayload } from 'jose'
+import { hash } from 'node:crypto'
+import { type CryptoKey, errors, type JWTPayload, jwtVerify } from 'jose'
 import { LRUCache } from 'lru-cache'
+import { Problem } from '../problems.js'
 import {
-  type AccessToken,
+  checkHeader,
+  checkIsAccessToken,
   type InvalidTokenReason,
   invalidToken,
   mediaType,
-  readAccessToken,
 } from './access-token.js'
-import { isSignatureOf } from './signature.js'
+import { inTime } from './in-time.js'
 import type { SigningKeys } from './signing-keys.js'
 
 export interface AccessTokenVerifierOptions {
-  readonly signingKeys: SigningKeys
+  readonly signingKeys: Pick<SigningKeys, 'fetches' | 'freshen' | 'has' | 'resolve' | 'renew'>
   readonly issuer: string
   readonly audience: string
   readonly algorithms: string[]
-  /** Accepted `typ` values; a token without one counts as `JWT`. */
+  /** Accepted `typ` values; a token without one counts as `JWT`. jose could compare with one alone. */
   readonly tokenTypes: readonly string[]
   readonly clockToleranceSeconds: number
   readonly maxLifetimeSeconds: number
+  /** How long a request may wait for keys. */
+  readonly timeoutMs: number
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number
 }
 
-const maxRemembered = 5_000
+/** At most; times and key are checked at every use. */
+const maxRememberedMs = 60 * 60_000
+const maxRememberedBytes = 8 * 1024 * 1024
+/** Of an entry beside its claims. */
+const entryBytes = 600
+/** Parsed claims take more memory than their text. */
+const bytesPerCharacter = 3
 
-/** A token whose form and signature are good, and the key that says so. */
-interface Signed extends Pick<AccessToken, 'header' | 'claims'> {
+type Claims = JWTPayload & { readonly exp: number }
+
+/** What a token says, and the key that it was checked with. */
+interface Verified {
+  readonly claims: Claims
   readonly key: CryptoKey
 }
 
 /** Checks a JWT access token (RFC 7519, RFC 8725): form, signature, issuer, audience and times. */
 export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
-  const { signingKeys, algorithms, now } = options
+  const { signingKeys, algorithms, issuer, audience, clockToleranceSeconds, timeoutMs, now } = options
   const accepted = { algorithms, types: options.tokenTypes.map(mediaType) }
 
-  // A repetition brings the same token. What it says and whether this key signed it cannot change; all else is checked anew.
-  const remembered = new LRUCache<string, Signed>({ max: maxRemembered })
+  // A retry brings the same token. Its times and its key are checked every time, what cannot change is not.
+  const remembered = new LRUCache<string, Verified>({ maxSize: maxRememberedBytes, ttlAutopurge: true })
 
-  async function keyOf({ header }: Pick<AccessToken, 'header'>): Promise<CryptoKey> {
-    try {
-      return await signingKeys.resolve(header)
-    } catch (error) {
-      throw error instanceof errors.JWKSNoMatchingKey ? invalidToken('unknown-key', error) : error
-    }
+  async function verifyWithJose(text: string, since: number) {
+    return jwtVerify(text, (header) => signingKeys.resolve(header, since), {
+      algorithms,
+      issuer,
+      audience,
+      requiredClaims: ['exp', 'sub'],
+      currentDate: new Date(now()),
+      clockTolerance: clockToleranceSeconds,
+    })
   }
 
-  async function verify(text: string, digest: string): Promise<Signed> {
-    const token = readAccessToken(text, accepted)
-    const key = await keyOf(token)
-    if (!isSignatureOf(token, KeyObject.from(key))) throw invalidToken('signature')
-    const signed = { header: token.header, claims: token.claims, key }
-    remembered.set(digest, signed)
-    return signed
+  async function verifyNew(text: string): Promise<Verified> {
+    const { kid } = checkHeader(text, accepted)
+    const since = signingKeys.fetches()
+    const { payload, key } = await verifyWithJose(text, since).catch(async (error) => {
+      // Without a key id, a new key shows in nothing but a signature that the old one does not match.
+      const mayBeNewKey = kid === undefined && error instanceof errors.JWSSignatureVerificationFailed
+      if (mayBeNewKey && (await signingKeys.renew(since))) return verifyWithJose(text, since)
+      throw error
+    })
+    checkIsAccessToken(payload)
+    if (typeof payload.sub !== 'string') throw invalidToken('claim-sub')
+    return { claims: payload as Claims, key }
+  }
+
+  function checkTimes(claims: Claims): void {
+    const fault = findTimeFault(claims, now() / 1000, options)
+    if (fault) throw invalidToken(fault)
+  }
+
+  function remember(digest: string, verified: Verified): void {
+    const { claims } = verified
+    const lastsMs = (claims.exp + clockToleranceSeconds) * 1000 - now()
+    remembered.set(digest, verified, {
+      ttl: Math.ceil(Math.min(lastsMs, maxRememberedMs)),
+      size: entryBytes + bytesPerCharacter * JSON.stringify(claims).length,
+    })
   }
 
   /**
@@ -63,30 +97,46 @@ export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
   return async (text: string): Promise<JWTPayload> => {
     const digest = hash('sha256', text, 'base64url')
     const known = remembered.get(digest)
-    const { claims } = known && known.key === (await keyOf(known)) ? known : await verify(text, digest)
-    const fault = findClaimFault(claims, now() / 1000, options)
-    if (fault) throw invalidToken(fault)
-    return claims
+    if (known) {
+      await signingKeys.freshen()
+      if (signingKeys.has(known.key)) {
+        checkTimes(known.claims)
+        return known.claims
+      }
+    }
+    const verified = await inTime(() => verifyNew(text), timeoutMs).catch((error) => {
+      throw toProblem(error)
+    })
+    checkTimes(verified.claims)
+    remember(digest, verified)
+    return verified.claims
   }
 }
 
 export type AccessTokenVerifier = ReturnType<typeof createAccessTokenVerifier>
 
-/** RFC 7519, section 4.1, and RFC 9068, section 4; times are in seconds. */
-function findClaimFault(
-  { iss, aud, sub, iat, nbf, exp }: Record<string, unknown>,
+/** Times are in seconds. jose checks `exp` and `nbf` too, but only of a token that is new. */
+function findTimeFault(
+  { iat, nbf, exp }: Claims,
   now: number,
-  { issuer, audience, clockToleranceSeconds, maxLifetimeSeconds }: AccessTokenVerifierOptions,
+  { clockToleranceSeconds, maxLifetimeSeconds }: AccessTokenVerifierOptions,
 ): InvalidTokenReason | undefined {
-  if (iss !== issuer) return 'claim-iss'
-  if (aud !== audience && !(Array.isArray(aud) && aud.includes(audience))) return 'claim-aud'
-  if (typeof sub !== 'string') return 'claim-sub'
-  if (typeof iat !== 'number') return 'claim-iat'
-  if (typeof exp !== 'number') return 'claim-exp'
-  if (nbf !== undefined && !(typeof nbf === 'number' && nbf <= now + clockToleranceSeconds))
-    return 'claim-nbf'
   if (exp <= now - clockToleranceSeconds) return 'expired'
-  if (iat > now + clockToleranceSeconds) return 'issued-in-future'
-  if (exp - iat > maxLifetimeSeconds) return 'lifetime'
+  if (nbf !== undefined && nbf > now + clockToleranceSeconds) return 'claim-nbf'
+  if (iat !== undefined && iat > now + clockToleranceSeconds) return 'issued-in-future'
+  // A token that does not say when it was issued counts from now.
+  if (exp - (iat ?? now + clockToleranceSeconds) > maxLifetimeSeconds) return 'lifetime'
   return undefined
+}
+
+/** What jose and {@link inTime} throw, as a problem; anything else stays what it is. */
+function toProblem(error: unknown): unknown {
+  if (error instanceof errors.JWTClaimValidationFailed) {
+    return invalidToken(`claim-${error.claim}` as InvalidTokenReason, error)
+  }
+  if (error instanceof errors.JWTExpired) return invalidToken('expired', error)
+  if (error instanceof errors.JWSSignatureVerificationFailed) return invalidToken('signature', error)
+  if (error instanceof errors.JWTInvalid) return invalidToken('claims', error)
+  if ((error as Error).name === 'TimeoutError') return new Problem('auth-keys-unavailable', { cause: error })
+  return error
 }

@@ -1,63 +1,135 @@
 import { createPublicKey, type JsonWebKey } from 'node:crypto'
-import { Type } from '@sinclair/typebox'
-import { TypeCompiler } from '@sinclair/typebox/compiler'
-import { importJWK, type JSONWebKeySet, type JWK } from 'jose'
-
-const KeySet = Type.Object({ keys: Type.Array(Type.Object({}), { minItems: 1, maxItems: 50 }) })
-const keySetCheck = TypeCompiler.Compile(KeySet)
+import { isDeepStrictEqual } from 'node:util'
+import { createLocalJWKSet, type JWK } from 'jose'
 
 /** Members of private and symmetric keys (RFC 7518, section 6). */
-const privateMembers = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k']
+const privateMembers = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k', 'priv']
+/** What a public key consists of. The rest (`key_ops`, `x5c`, ...) is checked here and then no longer needed. */
+const publicMembers = new Set(['kty', 'kid', 'alg', 'crv', 'x', 'y', 'n', 'e'])
+const maxLoggedKid = 64
+
+/** Why a member of a key set is not used. */
+export type IgnoredKeyReason =
+  | 'not-an-object'
+  | 'kid'
+  | 'use'
+  | 'key-ops'
+  | 'algorithm'
+  | 'weak'
+  | 'duplicate-kid'
+
+export interface IgnoredKey {
+  /** Cut to 64 characters. Nothing else of a key is ever logged. */
+  readonly kid?: string | undefined
+  readonly reason: IgnoredKeyReason
+}
+
+export interface LintedKeySet {
+  readonly keys: JWK[]
+  readonly ignored: IgnoredKey[]
+}
+
+interface Candidate {
+  readonly key: JWK
+  /** The accepted algorithms that it can check signatures of. */
+  readonly fits: readonly string[]
+}
 
 /**
- * Reads a JWK set and keeps the keys that signatures may be trusted to: public, strong, well-formed, and alone
- * under their id.
+ * Reads a JWK set (RFC 7517) and keeps the keys that can check signatures of these algorithms: public, strong and
+ * well-formed. If two of them have the same `kid` and fit the same algorithm, neither is used.
  *
  * @throws Error with the `code` `jwks-not-json`, `jwks-form`, `jwks-private-key` (a provider that publishes
  *   one is not to be trusted with the others) or `jwks-no-usable-key`
  */
-export async function lintKeySet(text: string): Promise<JSONWebKeySet> {
-  const document = parse(text)
-  if (!keySetCheck.Check(document)) throw refused('jwks-form')
-  const keys = document.keys as JWK[]
-  if (keys.some((key) => key.kty === 'oct' || privateMembers.some((name) => Object.hasOwn(key, name)))) {
-    throw refused('jwks-private-key')
+export async function lintKeySet(text: string, algorithms: readonly string[]): Promise<LintedKeySet> {
+  const members = membersOf(text)
+  if (members.some(isSecret)) throw refused('jwks-private-key')
+
+  const ignored: IgnoredKey[] = []
+  const candidates: Candidate[] = []
+  for (const member of members) {
+    const result = await assess(member, algorithms)
+    // A set that was merged from several may list the same key twice.
+    if (candidates.some((other) => isDeepStrictEqual(other, result))) continue
+    if (typeof result !== 'string') candidates.push(result)
+    else ignored.push({ kid: loggable(member?.kid), reason: result })
   }
-  const isAlone = ({ kid }: JWK) => keys.filter((key) => key.kid === kid).length === 1
-  const usable = await Promise.all(keys.map(async (key) => isAlone(key) && (await isSound(key))))
-  const sound = keys.filter((_key, index) => usable[index])
-  if (sound.length === 0) throw refused('jwks-no-usable-key')
-  return { keys: sound }
+  const keys: JWK[] = []
+  for (const candidate of candidates) {
+    if (!candidates.some((other) => other !== candidate && isAmbiguous(candidate, other)))
+      keys.push(candidate.key)
+    else ignored.push({ kid: loggable(candidate.key.kid), reason: 'duplicate-kid' })
+  }
+  if (keys.length === 0) throw refused('jwks-no-usable-key', ignored)
+  return { keys, ignored }
 }
 
-async function isSound(key: JWK): Promise<boolean> {
-  if (typeof key.kid !== 'string' || (key.use ?? 'sig') !== 'sig') return false
+type Member = Readonly<Record<string, unknown>> | undefined
+
+/** Members without what is null, which some serializers write for "absent"; undefined for what is no object. */
+function membersOf(text: string): Member[] {
+  let document: unknown
   try {
-    // Refuses points that are not on their curve, among other things.
-    const { asymmetricKeyType, asymmetricKeyDetails } = createPublicKey({
-      key: key as JsonWebKey,
-      format: 'jwk',
-    })
-    if (key.alg !== undefined) await importJWK(key, key.alg)
-    if (asymmetricKeyType !== 'rsa') return true
-    const { modulusLength, publicExponent } = asymmetricKeyDetails as {
-      modulusLength: number
-      publicExponent: bigint
-    }
-    return modulusLength >= 2048 && publicExponent >= 65_537n && publicExponent % 2n === 1n
+    document = JSON.parse(text)
+  } catch {
+    throw refused('jwks-not-json')
+  }
+  const { keys } = (document ?? {}) as { keys?: unknown }
+  if (!Array.isArray(keys) || keys.length === 0) throw refused('jwks-form')
+  return keys.map((key) => {
+    if (typeof key !== 'object' || key === null || Array.isArray(key)) return undefined
+    return Object.fromEntries(Object.entries(key).filter(([, value]) => value !== null))
+  })
+}
+
+function isSecret(member: Member): boolean {
+  if (!member) return false
+  return member.kty === 'oct' || privateMembers.some((name) => Object.hasOwn(member, name))
+}
+
+async function assess(member: Member, algorithms: readonly string[]): Promise<Candidate | IgnoredKeyReason> {
+  if (!member) return 'not-an-object'
+  const { kid, use = 'sig', key_ops: operations } = member
+  if (kid !== undefined && typeof kid !== 'string') return 'kid'
+  if (use !== 'sig') return 'use'
+  if (operations !== undefined && !(Array.isArray(operations) && operations.includes('verify')))
+    return 'key-ops'
+  const key = Object.fromEntries(Object.entries(member).filter(([name]) => publicMembers.has(name))) as JWK
+  const fits: string[] = []
+  for (const alg of algorithms) if (await canCheck(key, alg)) fits.push(alg)
+  if (fits.length === 0) return 'algorithm'
+  return isStrong(key) ? { key, fits } : 'weak'
+}
+
+async function canCheck(key: JWK, alg: string): Promise<boolean> {
+  try {
+    // The same choice as later for a token. It also imports the key, which refuses points that are not on their curve.
+    await createLocalJWKSet({ keys: [key] })({ alg })
+    return true
   } catch {
     return false
   }
 }
 
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    throw refused('jwks-not-json')
-  }
+function isStrong(key: JWK): boolean {
+  const { asymmetricKeyDetails = {} } = createPublicKey({ key: key as JsonWebKey, format: 'jwk' })
+  const { modulusLength, publicExponent = 0n } = asymmetricKeyDetails
+  if (modulusLength === undefined) return true
+  // OpenSSL checks no signature of a longer key.
+  const isSound = modulusLength >= 2048 && modulusLength <= 16_384
+  return isSound && publicExponent >= 65_537n && publicExponent % 2n === 1n
 }
 
-function refused(code: string): Error {
-  return Object.assign(new Error('The set of signing keys was refused'), { code })
+/** Whether a token could mean either. */
+function isAmbiguous(a: Candidate, b: Candidate): boolean {
+  return a.key.kid !== undefined && a.key.kid === b.key.kid && a.fits.some((alg) => b.fits.includes(alg))
+}
+
+function loggable(kid: unknown): string | undefined {
+  return typeof kid === 'string' ? kid.slice(0, maxLoggedKid) : undefined
+}
+
+function refused(code: string, ignored?: readonly IgnoredKey[]): Error {
+  return Object.assign(new Error('The set of signing keys was refused'), { code, ignored })
 }

@@ -1,117 +1,229 @@
-import { type CryptoKey, createLocalJWKSet, type JSONWebKeySet, type JWTHeaderParameters } from 'jose'
-import { type Dispatcher, request } from 'undici'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type CryptoKey, createLocalJWKSet, errors, type JWTHeaderParameters } from 'jose'
 import { Problem } from '../problems.js'
-import { lintKeySet } from './key-set.js'
+import { invalidToken } from './access-token.js'
+import { fetchKeySet, type KeySetSource } from './fetch-key-set.js'
+import { inTime } from './in-time.js'
+import { type IgnoredKey, lintKeySet } from './key-set.js'
 
-/** A key withdrawn by the provider is used for at most this long (with the provider up). */
+/** A key withdrawn by the provider is used for at most this long, while the provider is up. */
 const maxAgeMs = 5 * 60_000
-/** For so long the last good set is used while no other can be fetched. */
+/** From this age on the set is refreshed in the background, so that no request has to wait for it. */
+const refreshAfterMs = 4 * 60_000
+/** How long the last good set is used while no other can be fetched. */
 const maxStaleMs = 24 * 60 * 60_000
-/** Between two fetches for unknown keys, so that tokens with made-up key ids cannot drive traffic to the provider. */
-const cooldownMs = 30_000
 const firstRetryMs = 1_000
 const maxRetryMs = 60_000
+/** Fetches for unknown keys: a few at once, then one a second. Tokens with made-up key ids cause no more than that. */
+const unknownKeyBurst = 5
+const unknownKeyIntervalMs = 1_000
+const maxRememberedKids = 1_000
 
-export interface SigningKeysOptions {
-  readonly url: string
-  /** Bounds the size of the answer; closed by whoever made it. */
-  readonly dispatcher: Dispatcher
+export interface SigningKeysOptions extends KeySetSource {
+  /** Accepted signature algorithms. */
+  readonly algorithms: readonly string[]
+  /** How long a fetch may take. */
+  readonly fetchTimeoutMs: number
   readonly onFetchFailed: (error: unknown) => void
+  /** Told of the members of a set that are not used, once for each different list. */
+  readonly onKeysIgnored: (ignored: readonly IgnoredKey[]) => void
+  /** Wall clock, milliseconds since the epoch. It goes on while the machine is suspended. */
+  readonly now: () => number
   /** Milliseconds of a clock that never goes back. */
-  readonly monotonicNow?: () => number
-  readonly fetchTimeoutMs?: number
+  readonly monotonicNow: () => number
   /** From 0 to 1: spreads the retries of several instances. */
   readonly random?: () => number
 }
 
+interface FetchedSet {
+  /** The number of the fetch that brought it. */
+  readonly number: number
+  /** When that fetch began: what the provider has changed since then is not in it. */
+  readonly monotonicAt: number
+  readonly wallAt: number
+  readonly find: ReturnType<typeof createLocalJWKSet>
+  /** The keys that tokens were checked with. */
+  readonly used: Set<CryptoKey>
+  readonly kids: ReadonlySet<string | undefined>
+  /** Those of the set before. What is not in `kids` any more was withdrawn. */
+  readonly kidsBefore: ReadonlySet<string | undefined>
+  /** Key ids that were looked for, and that it does not have. */
+  readonly missing: Set<string>
+}
+
 /**
- * The identity provider's public keys (JWKS, RFC 7517). One fetch at a time; the last good set goes on
- * working while the provider is down. jose's `createRemoteJWKSet` is not used because it has no back-off
- * after a failed fetch, drops good keys once they are stale and reads answers of any length.
+ * The identity provider's public keys (JWKS, RFC 7517). One fetch at a time; the last good set goes on working
+ * while the provider is down. jose's `createRemoteJWKSet` is not used because it has no back-off after a failed
+ * fetch, drops good keys once they are stale and reads responses of any length.
  */
 export function createSigningKeys(options: SigningKeysOptions) {
-  const { url, dispatcher, onFetchFailed, fetchTimeoutMs = 2_000, random = Math.random } = options
-  const { monotonicNow = () => performance.now() } = options
-  let keySet: ReturnType<typeof createLocalJWKSet> | undefined
+  const {
+    algorithms,
+    fetchTimeoutMs,
+    onFetchFailed,
+    onKeysIgnored,
+    now,
+    monotonicNow,
+    random = Math.random,
+  } = options
+  let current: FetchedSet | undefined
+  let fetches = 0
   let fetching: Promise<void> | undefined
+  let scheduled: Promise<void> | undefined
   let failures = 0
-  let fetchedAt = Number.NEGATIVE_INFINITY
   let nextFetchAt = Number.NEGATIVE_INFINITY
-  let nextFetchForUnknownKeyAt = Number.NEGATIVE_INFINITY
+  /** When the burst for unknown keys is complete again. */
+  let unknownKeyDebtUntil = Number.NEGATIVE_INFINITY
+  let lastSuccessAt = monotonicNow()
+  let lastIgnored = '[]'
+
+  async function fetchSet(): Promise<void> {
+    fetches += 1
+    const begun = { number: fetches, monotonicAt: monotonicNow(), wallAt: now() }
+    try {
+      const text = await inTime((signal) => fetchKeySet(options, signal), fetchTimeoutMs)
+      const { keys, ignored } = await lintKeySet(text, algorithms)
+      current = {
+        ...begun,
+        find: createLocalJWKSet({ keys }),
+        used: new Set(),
+        kids: new Set(keys.map(({ kid }) => kid)),
+        kidsBefore: current?.kids ?? new Set(),
+        missing: new Set(),
+      }
+      failures = 0
+      lastSuccessAt = monotonicNow()
+      if (JSON.stringify(ignored) !== lastIgnored) onKeysIgnored(ignored)
+      lastIgnored = JSON.stringify(ignored)
+    } catch (error) {
+      const backoffMs = Math.min(firstRetryMs * 2 ** failures, maxRetryMs)
+      nextFetchAt = monotonicNow() + backoffMs * (0.5 + random() / 2)
+      failures += 1
+      onFetchFailed(error)
+    }
+  }
+
+  const isBackingOff = () => failures > 0 && monotonicNow() < nextFetchAt
 
   /** Starts or joins a fetch; undefined when it is too early for one. The promise never rejects. */
-  function refresh(): Promise<void> | undefined {
-    if (!fetching && monotonicNow() >= nextFetchAt) {
-      fetching = fetchKeySet(url, dispatcher, fetchTimeoutMs)
-        .then(
-          (jwks) => {
-            keySet = createLocalJWKSet(jwks)
-            failures = 0
-            fetchedAt = monotonicNow()
-          },
-          (error) => {
-            const backoffMs = Math.min(firstRetryMs * 2 ** failures, maxRetryMs)
-            nextFetchAt = monotonicNow() + backoffMs * (0.5 + random() / 2)
-            failures += 1
-            onFetchFailed(error)
-          },
-        )
-        .finally(() => {
-          fetching = undefined
-        })
+  function fetchNow(): Promise<void> | undefined {
+    if (!fetching && !isBackingOff()) {
+      fetching = fetchSet().finally(() => {
+        fetching = undefined
+      })
     }
     return fetching
   }
 
-  /** The first token of a new key brings the key in at once; the next unknown one has to wait. */
-  function refreshForUnknownKey(): Promise<void> | undefined {
-    if (!fetching && monotonicNow() < nextFetchForUnknownKeyAt) return undefined
-    nextFetchForUnknownKeyAt = monotonicNow() + cooldownMs
-    return refresh()
+  /** Joins a fetch, or starts one as soon as that is allowed for an unknown key; undefined while fetches fail. */
+  function fetchForUnknownKey(): Promise<void> | undefined {
+    if (fetching) return fetching
+    if (isBackingOff()) return undefined
+    scheduled ??= takeTurn().then(() => {
+      scheduled = undefined
+      return fetchNow()
+    })
+    return scheduled
   }
 
-  const ageMs = (): number => monotonicNow() - fetchedAt
+  /** How long the next fetch for an unknown key has to wait. */
+  const turnInMs = () =>
+    Math.max(0, unknownKeyDebtUntil - monotonicNow() - (unknownKeyBurst - 1) * unknownKeyIntervalMs)
 
-  function dropOldKeys(): void {
-    if (ageMs() > maxStaleMs) keySet = undefined
+  async function takeTurn(): Promise<void> {
+    const waitMs = turnInMs()
+    if (waitMs > 0) await delay(waitMs)
+    const debtMs = Math.max(0, unknownKeyDebtUntil - monotonicNow()) + unknownKeyIntervalMs
+    unknownKeyDebtUntil = monotonicNow() + Math.min(debtMs, unknownKeyBurst * unknownKeyIntervalMs)
   }
 
-  /** @throws Problem `auth-keys-unavailable` when there is no usable set */
-  async function resolve(header: JWTHeaderParameters): Promise<CryptoKey> {
-    dropOldKeys()
-    if (!keySet) await refresh()
-    if (!keySet) throw new Problem('auth-keys-unavailable')
-    if (ageMs() >= maxAgeMs) refresh()
+  /** By the clock that has gone further: the monotonic one stands still while a machine is suspended. */
+  const ageMs = ({ monotonicAt, wallAt }: FetchedSet) =>
+    Math.max(monotonicNow() - monotonicAt, now() - wallAt)
+
+  function usable(): FetchedSet | undefined {
+    return current && ageMs(current) <= maxStaleMs ? current : undefined
+  }
+
+  /** What to wait for before the set may be used; undefined if it is fresh, or no other can be fetched now. */
+  function freshen(): Promise<void> | undefined {
+    return current && ageMs(current) < maxAgeMs ? undefined : fetchNow()
+  }
+
+  /**
+   * Brings in a set that was fetched after `since`, or at least a newer one than now; false if the one in use was,
+   * so that what it says is final.
+   *
+   * @throws Problem `auth-keys-unavailable` when that is not possible
+   */
+  async function renew(since: number, kid?: string): Promise<boolean> {
+    const before = usable()
+    if (!before) throw new Problem('auth-keys-unavailable')
+    if (before.number > since) {
+      if (kid !== undefined && before.missing.size < maxRememberedKids) before.missing.add(kid)
+      return false
+    }
+    if (kid !== undefined && isKnownToBeGone(before, kid)) return false
+    await fetchForUnknownKey()
+    if (current === before) throw new Problem('auth-keys-unavailable')
+    return true
+  }
+
+  /** Spares a fetch, or the wait for one, where the one before has just told. */
+  function isKnownToBeGone(set: FetchedSet, kid: string): boolean {
+    if (failures > 0) return false
+    const wasJustWithdrawn = set.kidsBefore.has(kid) && monotonicNow() - lastSuccessAt < unknownKeyIntervalMs
+    return wasJustWithdrawn || (turnInMs() > 0 && set.missing.has(kid))
+  }
+
+  async function find(header: JWTHeaderParameters): Promise<CryptoKey | undefined> {
+    const set = usable()
+    if (!set) throw new Problem('auth-keys-unavailable')
     try {
-      return await keySet(header)
+      const key = await set.find(header)
+      set.used.add(key)
+      return key
     } catch (error) {
-      const refreshed = refreshForUnknownKey()
-      if (!refreshed) throw error
-      await refreshed
-      return await keySet(header)
+      if (error instanceof errors.JWKSNoMatchingKey) return undefined
+      throw invalidToken('ambiguous-key', error)
     }
   }
 
   return {
-    resolve,
-    /** Seconds since the keys in use were fetched; undefined without keys. */
-    ageSeconds(): number | undefined {
-      return keySet && ageMs() / 1000
+    /** Fetches begun so far: to be asked when a token arrives, see {@link renew}. */
+    fetches: () => fetches,
+    freshen,
+    /** Whether tokens that were checked with this key may still be accepted. */
+    has: (key: CryptoKey): boolean => usable()?.used.has(key) === true,
+    /**
+     * Finds the key of a token that arrived after `since` fetches had begun.
+     *
+     * @throws Problem `auth-keys-unavailable`, or `invalid-token` if there is no such key
+     */
+    async resolve(header: JWTHeaderParameters, since: number): Promise<CryptoKey> {
+      await freshen()
+      for (;;) {
+        const key = await find(header)
+        if (key) return key
+        if (!(await renew(since, header.kid))) throw invalidToken('unknown-key')
+      }
     },
-    /** Whether tokens can be checked. Asking starts a fetch when they cannot, so that probes bring the keys in. */
-    isReady(): boolean {
-      dropOldKeys()
-      if (!keySet) refresh()
-      return keySet !== undefined
+    renew,
+    /** To be called often: keeps the set fresh while there are no requests. */
+    refreshIfDue(): void {
+      if (!current || ageMs(current) >= refreshAfterMs) fetchNow()
+    },
+    /** Seconds since the last successful fetch, or since the start if there was none. */
+    async ageSeconds(): Promise<number> {
+      await freshen()
+      return (monotonicNow() - lastSuccessAt) / 1000
+    },
+    /** Whether tokens can be checked. */
+    async isReady(): Promise<boolean> {
+      if (!usable()) await freshen()
+      return usable() !== undefined
     },
   }
 }
 
 export type SigningKeys = ReturnType<typeof createSigningKeys>
-
-async function fetchKeySet(url: string, dispatcher: Dispatcher, timeoutMs: number): Promise<JSONWebKeySet> {
-  const { statusCode, body } = await request(url, { dispatcher, signal: AbortSignal.timeout(timeoutMs) })
-  const text = await body.text()
-  if (statusCode !== 200) throw Object.assign(new Error(`Answer ${statusCode}`), { code: 'jwks-status' })
-  return lintKeySet(text)
-}

@@ -1,0 +1,57 @@
+import { brotliDecompressSync, gunzipSync, inflateRawSync, inflateSync } from 'node:zlib'
+import { type Dispatcher, request } from 'undici'
+
+/** Of a response, before and after decoding. */
+export const maxKeySetBytes = 64 * 1024
+
+const limit = { maxOutputLength: maxKeySetBytes }
+
+/** The content codings of RFC 9110, section 8.4.1. */
+const decoders: Readonly<Record<string, (bytes: Buffer) => Buffer>> = {
+  identity: (bytes) => bytes,
+  gzip: (bytes) => gunzipSync(bytes, limit),
+  'x-gzip': (bytes) => gunzipSync(bytes, limit),
+  br: (bytes) => brotliDecompressSync(bytes, limit),
+  // Some servers leave the zlib header out.
+  deflate: (bytes) => (Number(bytes[0]) % 16 === 8 ? inflateSync : inflateRawSync)(bytes, limit),
+}
+
+export interface KeySetSource {
+  readonly url: string
+  /** Bounds the size of a response by {@link maxKeySetBytes}. */
+  readonly dispatcher: Dispatcher
+  readonly userAgent: string
+}
+
+/**
+ * Fetches the text of a key set. Redirects are not followed.
+ *
+ * @throws Error with the `code` `jwks-status` or `jwks-encoding`, or what undici throws
+ */
+export async function fetchKeySet(
+  { url, dispatcher, userAgent }: KeySetSource,
+  signal: AbortSignal,
+): Promise<string> {
+  const headers = { 'user-agent': userAgent }
+  const { statusCode, headers: fields, body } = await request(url, { dispatcher, headers, signal })
+  if (statusCode !== 200) {
+    body.on('error', () => {}).destroy()
+    throw Object.assign(new Error(`Status ${statusCode}`), { code: 'jwks-status' })
+  }
+  const bytes = Buffer.from(await body.arrayBuffer())
+  // Some servers compress although no one has asked them to.
+  return new TextDecoder().decode(decode(bytes, String(fields['content-encoding'] ?? 'identity')))
+}
+
+function decode(bytes: Buffer, contentEncoding: string): Buffer {
+  try {
+    const codings = contentEncoding.toLowerCase().split(',').reverse()
+    return codings.reduce(
+      (encoded, coding) => (decoders[coding.trim()] as (b: Buffer) => Buffer)(encoded),
+      bytes,
+    )
+  } catch (cause) {
+    // Also a coding that is not known, and a result that is too long.
+    throw Object.assign(new Error('The encoding cannot be read'), { code: 'jwks-encoding', cause })
+  }
+}
