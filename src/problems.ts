@@ -36,7 +36,7 @@ export const problems = {
     status: 401,
     title: 'Bearer credentials are required',
     retryable: false,
-    challenge: 'Bearer',
+    challenge: 'Bearer realm="onboarding"',
     when: 'no bearer credentials',
     advice:
       'Send `Authorization: Bearer` with the access token for this API; if there is none, let the user sign in.',
@@ -45,7 +45,7 @@ export const problems = {
     status: 401,
     title: 'The access token is not valid',
     retryable: false,
-    challenge: 'Bearer error="invalid_token"',
+    challenge: 'Bearer realm="onboarding", error="invalid_token"',
     when: 'any fault of the access token; the reason is in the log alone',
     advice:
       'Get a new access token without troubling the user, and repeat once. If that fails too, let the user sign in again.',
@@ -69,9 +69,9 @@ export const problems = {
     status: 403,
     title: 'The user or company id cannot be used for a verification',
     retryable: false,
-    when: "the user's or company's id is too long for iDenfy or has characters outside `A-Z a-z 0-9 . _ ~ @ | + = -`",
+    when: "the templates cannot express the user's or company's id: it is too long for iDenfy, or has characters outside `A-Z a-z 0-9 . _ ~ @ | + = -`. Also a token of a service, which has no user",
     advice:
-      'Nothing that the front-end can mend. Tell the operator, who can switch to `{companyHash}` and `{userHash}`.',
+      'The front-end cannot fix this. The operator sets `KYB_EXTERNAL_REF={userHash}` or `KYB_CLIENT_ID={companyHash}` together with `KYB_IDENTITY_KEY`: a hash is short and takes any id.',
   },
   'field-not-permitted': {
     status: 403,
@@ -213,7 +213,7 @@ export const problems = {
     title: 'The keys to check access tokens are unavailable',
     retryable: true,
     retryAfterSeconds: 5,
-    when: "the identity provider's signing keys could not be fetched so far",
+    when: "the identity provider's signing keys, or the one that this token needs, could not be fetched",
     advice: 'Wait as `Retry-After` says and repeat. The user need not sign in again.',
   },
   'state-unavailable': {

@@ -79,6 +79,7 @@ function describe(
 function levelOf(outcome: Problem['code'] | 'success'): 'info' | 'warn' | 'error' {
   switch (outcome) {
     case 'internal-error':
+    case 'identity-not-mappable':
     case 'provider-rejected':
     case 'provider-bad-response':
       return 'error'

@@ -172,7 +172,9 @@ const replayed: ProblemOptions = { headers: { 'idempotency-replayed': 'true' } }
 const exampleOptions: Partial<Record<ProblemCode, ProblemOptions>> = {
   'validation-failed': { errors: [{ pointer: '/tags/1', code: 'too-long' }] },
   'insufficient-scope': {
-    headers: { 'www-authenticate': 'Bearer error="insufficient_scope", scope="kyb:create"' },
+    headers: {
+      'www-authenticate': 'Bearer realm="onboarding", error="insufficient_scope", scope="kyb:create"',
+    },
   },
   'field-not-permitted': { errors: [{ pointer: '/tags', code: 'not-permitted' }] },
   'method-not-allowed': { headers: { allow: 'POST' } },

@@ -2,7 +2,7 @@ import type { JWTPayload } from 'jose'
 import { Problem } from '../problems.js'
 import { invalidToken } from './access-token.js'
 
-/** Who asks, and for which company. Both ids keep to the id grammar, so they are safe to log and to build on. */
+/** Who asks, and for which company. Both ids are id texts; what goes into a template is checked there. */
 export interface Caller {
   readonly userId: string
   readonly companyId: string
@@ -15,9 +15,10 @@ export interface CallerOptions {
   readonly requiredScope?: string | undefined
 }
 
-/** The characters of an internal id, as the inside of a character class. `:` and `/` are left to separate ids. */
-export const idCharacters = 'A-Za-z0-9._~@|+=\\-'
-const idGrammar = new RegExp(`^[${idCharacters}]{1,200}$`)
+/** An internal id: any text of moderate length without control characters, as a regular expression. */
+export const idText = '[^\\u0000-\\u001f\\u007f-\\u009f]{1,200}'
+const wholeIdText = new RegExp(`^${idText}$`)
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
  * Derives the caller from verified claims. The company comes from the company claim alone;
@@ -32,14 +33,14 @@ export function createCallerResolver({ userClaim, companyClaim, requiredScope }:
   return (claims: JWTPayload, requestedCompanyId?: string): Caller => {
     if (requiredScope !== undefined && !scopesOf(claims).includes(requiredScope)) {
       throw new Problem('insufficient-scope', {
-        headers: { 'www-authenticate': `Bearer error="insufficient_scope", scope="${requiredScope}"` },
+        headers: {
+          'www-authenticate': `Bearer realm="onboarding", error="insufficient_scope", scope="${requiredScope}"`,
+        },
       })
     }
     if (isServiceToken(claims)) throw notMappable('no-user')
-    const userId = readUser(claims)
-    if (typeof userId !== 'string' || userId === '') {
-      throw invalidToken('user-claim')
-    }
+    const userId = idOf(readUser(claims))
+    if (userId === undefined || userId.trim() === '') throw invalidToken('user-claim')
     const companyId = pickCompany(readCompany(claims), requestedCompanyId)
     return toCaller(userId, companyId)
   }
@@ -47,17 +48,30 @@ export function createCallerResolver({ userClaim, companyClaim, requiredScope }:
 
 /** @throws Problem `identity-not-mappable` */
 export function toCaller(userId: string, companyId: string): Caller {
-  if (!idGrammar.test(userId)) throw notMappable('user-id')
-  if (!idGrammar.test(companyId)) throw notMappable('company-id')
+  if (!isIdText(userId)) throw notMappable('user-id')
+  if (!isIdText(companyId)) throw notMappable('company-id')
   return { userId, companyId }
 }
 
 export type CallerResolver = ReturnType<typeof createCallerResolver>
 
+/** Lone surrogates are refused because they would all look the same to a hash. */
+function isIdText(id: string): boolean {
+  return wholeIdText.test(id) && !/\p{Surrogate}/u.test(id)
+}
+
+/** Some providers write ids as numbers. Above the safe integers, different ids would read as the same number. */
+function idOf(value: unknown): string | undefined {
+  if (Number.isSafeInteger(value)) return String(value)
+  return typeof value === 'string' ? value : undefined
+}
+
 function pickCompany(claim: unknown, requested: string | undefined): string {
-  const listed = new Set(Array.isArray(claim) ? claim : [claim])
-  for (const id of listed) {
-    if (typeof id !== 'string' || id.trim() === '') throw notAllowed('company-claim')
+  const listed = new Set<string>()
+  for (const member of Array.isArray(claim) ? claim : [claim]) {
+    const id = idOf(member)
+    if (id === undefined || id.trim() === '') throw notAllowed('company-claim')
+    listed.add(id)
   }
   const [only] = listed
   if (only === undefined) throw notAllowed('company-claim')
@@ -65,8 +79,26 @@ function pickCompany(claim: unknown, requested: string | undefined): string {
     if (listed.size > 1) throw notAllowed('company-not-picked')
     return only
   }
-  if (!listed.has(requested)) throw notAllowed('company-not-listed')
-  return requested
+  const [picked, another] = new Set(spellingsOf(requested).filter((spelling) => listed.has(spelling)))
+  // A field that may mean two of them picks neither.
+  if (picked === undefined || another !== undefined) throw notAllowed('company-not-listed')
+  return picked
+}
+
+/** What a header field may mean: its text, its bytes as UTF-8 (Node reads them as Latin-1), or percent-encoded UTF-8. */
+function spellingsOf(field: string): string[] {
+  const decoders = [
+    () => field,
+    () => utf8.decode(Buffer.from(field, 'latin1')),
+    () => decodeURIComponent(field),
+  ]
+  return decoders.flatMap((decode) => {
+    try {
+      return [decode()]
+    } catch {
+      return []
+    }
+  })
 }
 
 function notAllowed(reason: string): Problem {

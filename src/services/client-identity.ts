@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto'
 import { Problem } from '../problems.js'
-import { type Caller, idCharacters } from './caller.js'
+import type { Caller } from './caller.js'
 
 const placeholders = ['companyId', 'userId', 'companyHash', 'userHash', 'requestId'] as const
 type Placeholder = (typeof placeholders)[number]
@@ -19,11 +19,15 @@ export interface ClientIdentity {
 }
 
 const maxLength = { clientId: 100, externalRef: 40 }
+/** The characters of a plain id, as the inside of a character class. `:` and `/` are left to separate ids. */
+const idCharacters = 'A-Za-z0-9._~@|+=\\-'
+const plainId = new RegExp(`^[${idCharacters}]+$`)
 const separator = new RegExp(`[^${idCharacters}]`)
 
 /**
  * Maps a caller to iDenfy's `clientId` and `externalRef`. Two callers never share a pair, as long as both
- * parts of a caller are named: ids cannot contain the separators that the templates must put between them.
+ * parts of a caller are named: plain ids cannot contain the separators that the templates must put between them.
+ * What is hashed may be any id text.
  *
  * @param identityKey keys the HMAC behind `{companyHash}` and `{userHash}`
  * @throws Error when a template is not usable
@@ -42,9 +46,14 @@ export function createClientIdentity(templates: IdentityTemplates, identityKey?:
       .subarray(0, 16)
       .toString('base64url')
 
+  const plain = (kind: 'company' | 'user', id: string): string => {
+    if (plainId.test(id)) return id
+    throw new Problem('identity-not-mappable', { diagnosis: { reason: `${kind}-id` } })
+  }
+
   const values: Record<Placeholder, (caller: Caller, requestId: string) => string> = {
-    companyId: ({ companyId }) => companyId,
-    userId: ({ userId }) => userId,
+    companyId: ({ companyId }) => plain('company', companyId),
+    userId: ({ userId }) => plain('user', userId),
     companyHash: ({ companyId }) => hash('company', companyId),
     userHash: ({ userId }) => hash('user', userId),
     requestId: (_caller, requestId) => requestId,

@@ -1,7 +1,7 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { type FieldFault, Problem } from '../problems.js'
-import { idCharacters } from './caller.js'
+import { idText } from './caller.js'
 import { type KybFormToken, KybSession, Lifetime, Locale, ScanRef, Tag } from './idenfy/schemas.js'
 
 const { lifetime, flow, theme, questionnaire, questionnaireRequired } = KybSession.properties
@@ -38,7 +38,7 @@ export const SessionPolicyDocument = Type.Object(
   {
     ...Rules.properties,
     companies: Type.Optional(
-      Type.Record(Type.String({ pattern: `^[${idCharacters}]{1,200}$` }), Rules, {
+      Type.Record(Type.String({ pattern: `^${idText}$` }), Rules, {
         additionalProperties: false,
       }),
     ),
@@ -79,7 +79,7 @@ function conflicts(document: SessionPolicyDocument): { path: string; message: st
   const companies = Object.keys(document.companies ?? {})
   return [undefined, ...companies].flatMap((id) => {
     const { session, callerMaySet } = rulesOf(document, id)
-    const path = id === undefined ? '' : `/companies/${id.replaceAll('~', '~0')}`
+    const path = id === undefined ? '' : `/companies/${id.replaceAll('~', '~0').replaceAll('/', '~1')}`
     const ignored = 'but iDenfy ignores a questionnaire next to a flow'
     const faults: { path: string; message: string }[] = []
     if (session.flow && session.questionnaire) {

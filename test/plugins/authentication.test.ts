@@ -1,6 +1,8 @@
+import { randomUUID } from 'node:crypto'
 import t from 'tap'
 import { createTokenSigner, type TokenSigner } from '../../src/sandbox/token-signer.js'
-import { audience, build, createClock, matchProblem, send, signer } from '../helper.js'
+import { audience, build, createClock, matchProblem, send, signer, until } from '../helper.js'
+import { startKeyServer } from '../key-server.js'
 
 t.test('every accepted algorithm', async (t) => {
   const signers = [
@@ -25,7 +27,7 @@ t.test('credentials are one bearer token', async (t) => {
     await t.test(`unauthenticated: ${authorization.slice(0, 12)}`, async (t) => {
       const answer = await mint(authorization)
       matchProblem(t, answer, 'unauthenticated')
-      t.equal(answer.headers['www-authenticate'], 'Bearer')
+      t.equal(answer.headers['www-authenticate'], 'Bearer realm="onboarding"')
     })
   }
   for (const scheme of ['bearer', 'BEARER', 'Bearer ']) {
@@ -56,20 +58,27 @@ t.test('credentials are one bearer token', async (t) => {
   })
 })
 
+const uuids = (count: number) => Array.from({ length: count }, () => randomUUID())
+
 t.test('tokens at the edge of what is valid', async (t) => {
   const nowMs = 1_800_000_000_000
   const now = nowMs / 1000
   const service = await build(t, { now: () => nowMs })
-  const rows: [string, string][] = [
+  const rows: [string, string, string?][] = [
     ['audience in a list', await service.token({ aud: ['other', audience] })],
     ['expired within the tolerance', await service.token({ iat: now - 60, exp: now - 4 })],
     ['not yet valid within the tolerance', await service.token({ nbf: now + 5, iat: now + 5 })],
     ['no typ', await service.token({}, { typ: undefined })],
     ['typ JWT', await service.token({}, { typ: 'JWT' })],
     ['typ as a full media type, in other case', await service.token({}, { typ: 'application/AT+JWT' })],
+    ['no iat', await service.token({ iat: undefined, exp: now + 86_400 })],
+    ['146 companies', await service.token({ company_id: ['acme', ...uuids(146)] }), 'acme'],
     ['valid for exactly a day', await service.token({ exp: now + 86_400 })],
   ]
-  for (const [name, token] of rows) t.equal((await service.mint({ token })).status, 201, name)
+  for (const [name, token, company] of rows) {
+    const headers = { ...(company && { 'x-company-id': company }) }
+    t.equal((await service.mint({ token, headers })).status, 201, name)
+  }
   const signedByNobody = await (await createTokenSigner('RS256', 'nobody')).sign({})
   matchProblem(t, await service.mint({ token: signedByNobody }), 'invalid-token')
   t.equal(service.log('invalid-token').at(-1)?.reason, 'unknown-key')
@@ -88,7 +97,10 @@ t.test('JWT-086, JWT-092, STD-04 a required scope', async (t) => {
   for (const scope of [undefined, '', 'kyb', 'kyb:create:all', 'KYB:CREATE']) {
     const answer = await service.mint({ token: await service.token({ scope }) })
     matchProblem(t, answer, 'insufficient-scope')
-    t.equal(answer.headers['www-authenticate'], 'Bearer error="insufficient_scope", scope="kyb:create"')
+    t.equal(
+      answer.headers['www-authenticate'],
+      'Bearer realm="onboarding", error="insufficient_scope", scope="kyb:create"',
+    )
   }
 })
 
@@ -124,6 +136,179 @@ t.test('a token that was good before is good only as long as its time and its ke
   t.strictSame(
     service.log('invalid-token').map(({ reason }) => reason),
     ['expired', 'unknown-key', 'signature'],
+  )
+})
+
+t.test('what is just beyond is refused, with the reason', async (t) => {
+  const nowMs = 1_800_000_000_000
+  const now = nowMs / 1000
+  const service = await build(t, { now: () => nowMs })
+  const rows: [string, string][] = [
+    ['lifetime', await service.token({ iat: undefined, exp: now + 86_406 })],
+    ['claim-exp', await service.token({ iat: undefined, exp: undefined })],
+    ['claim-nbf', await service.token({ iat: undefined, nbf: now + 6 })],
+    ['too-long', await service.token({ company_id: uuids(300) })],
+  ]
+  for (const [reason, token] of rows) {
+    matchProblem(t, await service.mint({ token }), 'invalid-token')
+    t.equal(service.log('invalid-token').at(-1)?.reason, reason)
+  }
+})
+
+t.test('a token without kid is checked with the only key that fits its algorithm', async (t) => {
+  const [es, other, rs] = [
+    await createTokenSigner('ES256', 'es'),
+    await createTokenSigner('ES256', 'other'),
+    await createTokenSigner('RS256', 'rs'),
+  ]
+  const anonymous = { ...es.publicJwk, kid: undefined }
+  const provider = await startKeyServer(t, es.publicJwk)
+  const { clocks, pass } = createClock()
+  const service = await build(t, { ...clocks, env: { AUTH_JWKS_URL: provider.url } })
+  const exp = Math.floor(clocks.now() / 1000) + 7200
+  const bare = await service.token({ exp }, { kid: undefined }, es)
+  const named = await service.token({ exp }, {}, es)
+  const outcomeOf = async (token: string, ...keys: object[]) => {
+    provider.keys = keys
+    pass(300)
+    const { status } = await service.mint({ token })
+    return status === 201 ? status : service.log('invalid-token').at(-1)?.reason
+  }
+  t.equal(await outcomeOf(bare, es.publicJwk, rs.publicJwk), 201, 'one of its algorithm')
+  t.equal(await outcomeOf(bare, es.publicJwk, { ...other.publicJwk, use: 'enc' }), 201, 'one that signs')
+  t.equal(await outcomeOf(bare, anonymous), 201, 'a key that has no id either')
+  t.equal(await outcomeOf(bare, es.publicJwk, other.publicJwk), 'ambiguous-key')
+  t.equal(await outcomeOf(bare, anonymous, other.publicJwk), 'ambiguous-key')
+  t.equal(await outcomeOf(bare, other.publicJwk), 'signature')
+  t.equal(await outcomeOf(bare, rs.publicJwk), 'unknown-key')
+  t.equal(await outcomeOf(named, anonymous), 'unknown-key', 'an id has to be there')
+})
+
+t.test('a kid is only compared', async (t) => {
+  const kids = ['public:hydra.openid.id-token', 'a b', 'ключ', '../../x', '', 'x'.repeat(512), '"}\n']
+  const signers = await Promise.all(kids.map((kid) => createTokenSigner('ES256', kid)))
+  const service = await build(t, { signers: signers as [TokenSigner, ...TokenSigner[]] })
+  for (const by of signers) {
+    t.equal(
+      (await service.mint({ token: await service.token({}, {}, by) })).status,
+      201,
+      `${by.publicJwk.kid}`,
+    )
+  }
+})
+
+t.test('ids that are numbers are ids in decimal', async (t) => {
+  const service = await build(t, { env: { AUTH_USER_CLAIM: 'uid' } })
+  const one = await service.token({ uid: 42, company_id: 4711 })
+  t.match((await service.mint({ token: one })).json, { clientId: '4711', externalRef: '42' })
+  const many = await service.token({ uid: 42, company_id: [4711, 4712] })
+  matchProblem(t, await service.mint({ token: many }), 'company-not-allowed')
+  const headers = { 'x-company-id': '4712' }
+  t.equal((await service.mint({ token: many, headers })).json.clientId, '4712')
+})
+
+t.test('ids of any text, where the templates hash them', async (t) => {
+  const service = await build(t, {
+    env: {
+      KYB_CLIENT_ID: '{companyHash}',
+      KYB_EXTERNAL_REF: '{userHash}',
+      KYB_IDENTITY_KEY: 'k'.repeat(32),
+    },
+  })
+  const ids = ['oidc:abc', 'us-east-1:5c3f', 'GB:12345678', 'user name', 'Łódź', 'AAAA'.repeat(11)]
+  const token = await service.token({ company_id: ids })
+  const references = new Set<string>()
+  for (const id of ids) {
+    const sent = { token, headers: { 'x-company-id': encodeURIComponent(id) } }
+    const { json } = await service.mint(sent)
+    references.add(json.clientId)
+    t.equal((await service.mint({ token: await service.token({ company_id: id, sub: id }) })).status, 201, id)
+    t.equal(service.log('success').at(-1)?.company, id)
+  }
+  t.equal(references.size, ids.length)
+  const asBytes = { 'x-company-id': Buffer.from('Łódź').toString('latin1') }
+  t.ok(references.has((await service.mint({ token, headers: asBytes })).json.clientId))
+})
+
+t.test('an id that the templates cannot express is for the operator to see', async (t) => {
+  const service = await build(t)
+  const rows: [object, string][] = [
+    [{ sub: 'AAAAAAAAAAAAAAAAAAAAAIkzqFVrSaSaFHy782bbtaQ' }, 'externalRef-too-long'],
+    [{ sub: 'oidc:abc' }, 'user-id'],
+    [{ company_id: 'Łódź' }, 'company-id'],
+  ]
+  for (const [claims, reason] of rows) {
+    matchProblem(t, await service.mint({ token: await service.token(claims) }), 'identity-not-mappable')
+    t.match(service.log('identity-not-mappable').at(-1), { level: 50, reason })
+  }
+})
+
+t.test('a token for another audience is checked every time, and never remembered', async (t) => {
+  const service = await build(t)
+  const token = await service.token({ aud: 'other' })
+  for (let index = 0; index < 3; index++) {
+    matchProblem(t, await service.mint({ token }), 'invalid-token')
+    t.equal(service.log('invalid-token').at(-1)?.reason, 'claim-aud')
+  }
+})
+
+t.test('the wall clock going back ends a token that is not valid yet', async (t) => {
+  let nowMs = 1_800_000_000_000
+  const service = await build(t, { now: () => nowMs })
+  const token = await service.token()
+  t.equal((await service.mint({ token })).status, 201)
+  nowMs -= 3_600_000
+  matchProblem(t, await service.mint({ token }), 'invalid-token')
+  t.equal(service.log('invalid-token').at(-1)?.reason, 'issued-in-future')
+  nowMs += 3_600_000
+  const notBefore = await service.token({ iat: undefined, nbf: nowMs / 1000 })
+  t.equal((await service.mint({ token: notBefore })).status, 201)
+  nowMs -= 3_600_000
+  matchProblem(t, await service.mint({ token: notBefore }), 'invalid-token')
+})
+
+t.test('the log names the keys of a set that are not used, and no more of them', async (t) => {
+  const ed448 = { kty: 'OKP', crv: 'Ed448', kid: 'k\n\ud800', x: 'canary-key-material' }
+  const provider = await startKeyServer(t, signer.publicJwk, null, ed448)
+  const service = await build(t, { env: { AUTH_JWKS_URL: provider.url } })
+  service.secrets.add('canary-key-material')
+  t.equal((await service.mint()).status, 201)
+  t.match(
+    service.log().filter(({ ignoredCount }) => ignoredCount !== undefined),
+    [{ level: 30, ignoredCount: 2, ignoredKeys: [{ reason: 'not-an-object' }, { reason: 'algorithm' }] }],
+  )
+})
+
+t.test('a set without a usable key makes no instance ready', async (t) => {
+  const { publicJwk } = await createTokenSigner('ES384', 'not-accepted')
+  const provider = await startKeyServer(t, publicJwk)
+  const service = await build(t, { env: { AUTH_JWKS_URL: provider.url } })
+  t.equal((await send(`${service.managementUrl}/readyz`)).status, 503)
+  t.match(
+    service.log().filter(({ ignoredCount }) => ignoredCount !== undefined),
+    [{ level: 40, err: { code: 'jwks-no-usable-key' }, ignoredKeys: [{ kid: 'not-accepted' }] }],
+  )
+  t.match(await service.metrics(), 'signing_key_fetch_failures_total{reason="jwks-no-usable-key"} 1')
+})
+
+t.test('every request to the provider names the service', async (t) => {
+  const provider = await startKeyServer(t, signer.publicJwk)
+  const service = await build(t, { env: { AUTH_JWKS_URL: provider.url } })
+  await service.mint()
+  t.match(provider.fetches[0]?.['user-agent'], /^onboarding-bff\/\d+\.\d+\.\d+$/)
+})
+
+t.test('a service that closes during a fetch does not wait for it, and reports no failure', async (t) => {
+  const provider = await startKeyServer(t)
+  provider.respond = () => {}
+  const service = await build(t, { env: { AUTH_JWKS_URL: provider.url } })
+  await until(() => provider.fetches.length === 1)
+  const startedAt = performance.now()
+  await service.app.close()
+  t.ok(performance.now() - startedAt < 1000)
+  t.strictSame(
+    service.log().filter(({ level }) => Number(level) > 30),
+    [],
   )
 })
 

@@ -35,6 +35,27 @@ t.test('hashes are keyed, and apart for users and companies', async (t) => {
   t.not(createClientIdentity(templates, 'l'.repeat(32))(same, requestId).clientId, clientId)
 })
 
+const awkward = ['a:b', 'a/b', 'a b', 'a{b', 'é', 'e\u0301', ' a', '\u202ea', '１', 'oidc:abc', 'GB:12345678']
+
+t.test('what is hashed may be any text', async (t) => {
+  const mapper = createClientIdentity({ clientId: '{companyHash}', externalRef: '{userHash}' }, key)
+  const identities = awkward.map((id) => mapper({ companyId: id, userId: id }, requestId))
+  for (const { clientId, externalRef } of identities) t.match(clientId + externalRef, /^[A-Za-z0-9_-]{44}$/)
+  t.equal(new Set(identities.map(({ clientId }) => clientId)).size, awkward.length)
+})
+
+t.test('what is used as it is keeps to the alphabet, what is not used may be anything', async (t) => {
+  const byUser = createClientIdentity({ clientId: '{companyHash}', externalRef: '{userId}' }, key)
+  const byCompany = createClientIdentity({ clientId: '{companyId}', externalRef: '{requestId}' })
+  const refusal = (reason: string) => ({ code: 'identity-not-mappable', options: { diagnosis: { reason } } })
+  for (const id of awkward) {
+    t.throws(() => byUser({ companyId: 'acme', userId: id }, requestId), refusal('user-id'))
+    t.throws(() => byCompany({ companyId: id, userId: 'u-1' }, requestId), refusal('company-id'))
+    t.equal(byUser({ companyId: id, userId: 'u-1' }, requestId).externalRef, 'u-1')
+    t.equal(byCompany({ companyId: 'acme', userId: id }, requestId).clientId, 'acme')
+  }
+})
+
 t.test('what does not fit is refused', async (t) => {
   const mapper = createClientIdentity({ clientId: 'c:{companyId}', externalRef: 'r:{userId}' })
   t.equal(mapper({ companyId: 'a'.repeat(98), userId: 'u'.repeat(38) }, requestId).clientId.length, 100)
