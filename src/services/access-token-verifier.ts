@@ -29,7 +29,7 @@ export interface AccessTokenVerifierOptions {
 
 /** At most; times and key are checked at every use. */
 const maxRememberedMs = 60 * 60_000
-const maxRememberedBytes = 8 * 1024 * 1024
+const maxRememberedBytes = 5 * 1024 * 1024
 /** Of an entry beside its claims. */
 const entryBytes = 600
 /** Parsed claims take more memory than their text. */

@@ -30,7 +30,10 @@ export const KybToken = Type.Object(
 
 const Headers = Type.Object({
   'x-company-id': Type.Optional(
-    Type.String({ description: 'Picks one of the companies that the access token lists' }),
+    Type.String({
+      description:
+        'Picks one of the companies that the access token lists; its id as it is, or percent-encoded',
+    }),
   ),
   'idempotency-key': Type.Optional(
     Type.String({

@@ -184,7 +184,7 @@ export interface operations {
              *
              *     `company-not-allowed`: no company in the token, another one asked for, or several and none picked. With several companies in the token, let the user pick one and send its id as `X-Company-Id`. Otherwise the account has no company yet.
              *
-             *     `identity-not-mappable`: the user's or company's id is too long for iDenfy or has characters outside `A-Z a-z 0-9 . _ ~ @ | + = -`. Nothing that the front-end can mend. Tell the operator, who can switch to `{companyHash}` and `{userHash}`.
+             *     `identity-not-mappable`: the templates cannot express the user's or company's id: it is too long for iDenfy, or has characters outside `A-Z a-z 0-9 . _ ~ @ | + = -`. Also a token of a service, which has no user. The front-end cannot fix this. The operator sets `KYB_EXTERNAL_REF={userHash}` or `KYB_CLIENT_ID={companyHash}` together with `KYB_IDENTITY_KEY`: a hash is short and takes any id.
              *
              *     `field-not-permitted`: a known property that policy does not let this caller set; `errors` names them. Leave those properties out, or ask the operator to open them in the session policy.
              */
@@ -341,7 +341,7 @@ export interface operations {
              *
              *     `provider-rate-limited`: iDenfy limits the account. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
              *
-             *     `auth-keys-unavailable`: the identity provider's signing keys could not be fetched so far. Wait as `Retry-After` says and repeat. The user need not sign in again.
+             *     `auth-keys-unavailable`: the identity provider's signing keys, or the one that this token needs, could not be fetched. Wait as `Retry-After` says and repeat. The user need not sign in again.
              *
              *     `state-unavailable`: Redis is unavailable, and without it this request could open a second verification. Nothing was sent; see `REDIS_REQUIRED`. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
              *
