@@ -105,7 +105,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Picks one of the companies that the access token lists */
+                /** @description Picks one of the companies that the access token lists; its id as it is, or percent-encoded */
                 "X-Company-Id"?: string;
                 /** @description Identical requests with the same key get the same response, and at most one verification is opened for them (a string of RFC 8941; quotes may be left out) */
                 "Idempotency-Key"?: string;
