@@ -28,13 +28,14 @@ export interface AuthenticationOptions {
   readonly monotonicNow: () => number
 }
 
-const maxKeyFetchMs = 2_000
+const fetchTimeoutMs = 2_000
 const refreshCheckMs = 1_000
 const maxLoggedKeys = 20
 
 export const authentication = fp<AuthenticationOptions>(
   async (app, { config, now, monotonicNow }) => {
-    const fetchTimeoutMs = Math.min(maxKeyFetchMs, config.IDENFY_TIMEOUT_MS)
+    // What is left is for iDenfy.
+    const waitMs = config.IDENFY_TIMEOUT_MS / 2
     const dispatcher = new Agent({
       maxResponseSize: maxKeySetBytes,
       connect: { timeout: fetchTimeoutMs },
@@ -48,6 +49,7 @@ export const authentication = fp<AuthenticationOptions>(
       userAgent: `onboarding-bff/${version}`,
       algorithms: config.AUTH_ALGORITHMS,
       fetchTimeoutMs,
+      waitMs,
       onFetchFailed: (err) => {
         if (isClosing) return
         const { ignored } = err as { ignored?: readonly IgnoredKey[] }
@@ -69,7 +71,7 @@ export const authentication = fp<AuthenticationOptions>(
       tokenTypes: config.AUTH_TOKEN_TYPES,
       clockToleranceSeconds: config.AUTH_CLOCK_TOLERANCE_SECONDS,
       maxLifetimeSeconds: config.AUTH_MAX_TOKEN_LIFETIME_SECONDS,
-      timeoutMs: config.IDENFY_TIMEOUT_MS,
+      timeoutMs: waitMs,
       now,
     })
     const resolveCaller = createCallerResolver({

@@ -21,7 +21,7 @@ export interface AccessTokenVerifierOptions {
   readonly tokenTypes: readonly string[]
   readonly clockToleranceSeconds: number
   readonly maxLifetimeSeconds: number
-  /** How long a request may wait for keys. */
+  /** How long a new token may take, which is how long it may wait for keys. */
   readonly timeoutMs: number
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number

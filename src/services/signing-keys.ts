@@ -24,6 +24,8 @@ export interface SigningKeysOptions extends KeySetSource {
   readonly algorithms: readonly string[]
   /** How long a fetch may take. */
   readonly fetchTimeoutMs: number
+  /** How long a request may wait for one. */
+  readonly waitMs: number
   readonly onFetchFailed: (error: unknown) => void
   /** Told of the members of a set that are not used, once for each different list. */
   readonly onKeysIgnored: (ignored: readonly IgnoredKey[]) => void
@@ -60,6 +62,7 @@ export function createSigningKeys(options: SigningKeysOptions) {
   const {
     algorithms,
     fetchTimeoutMs,
+    waitMs,
     onFetchFailed,
     onKeysIgnored,
     now,
@@ -147,7 +150,10 @@ export function createSigningKeys(options: SigningKeysOptions) {
 
   /** What to wait for before the set may be used; undefined if it is fresh, or no other can be fetched now. */
   function freshen(): Promise<void> | undefined {
-    return current && ageMs(current) < maxAgeMs ? undefined : fetchNow()
+    if (current && ageMs(current) < maxAgeMs) return undefined
+    const fetched = fetchNow()
+    // A fetch that is too late for this request counts as failed for it.
+    return fetched && inTime(() => fetched, waitMs).catch(() => {})
   }
 
   /**

@@ -106,6 +106,11 @@ t.test('transport and format', async (t) => {
     'encoding',
   )
   await refuse(t, 'one character over', `${head}.${payload}.${signature.slice(0, 341)}`, 'encoding')
+  for (const head of ['{', '[]', 'null', '"RS256"', '\ufeff{"alg":"RS256"}']) {
+    await refuse(t, `JWT-018 header ${head}`, jwt(head), 'header')
+  }
+  const latin1 = Buffer.from('{"alg":"RS256","x":"\xe9"}', 'latin1').toString('base64url')
+  await refuse(t, 'JWT-018 header in Latin-1', `${latin1}.${payload}.${signature}`, 'header')
   await refuse(
     t,
     'JWT-019 alg RS256, then none',

@@ -252,7 +252,7 @@ t.test('a token for another audience is checked every time, and never remembered
   }
 })
 
-t.test('the wall clock going back ends a token that is not valid yet', async (t) => {
+t.test('times are checked at every use of a token', async (t) => {
   let nowMs = 1_800_000_000_000
   const service = await build(t, { now: () => nowMs })
   const token = await service.token()
@@ -265,6 +265,12 @@ t.test('the wall clock going back ends a token that is not valid yet', async (t)
   t.equal((await service.mint({ token: notBefore })).status, 201)
   nowMs -= 3_600_000
   matchProblem(t, await service.mint({ token: notBefore }), 'invalid-token')
+  nowMs += 3_600_000
+  const short = await service.token({ exp: nowMs / 1000 + 60 })
+  t.equal((await service.mint({ token: short })).status, 201)
+  nowMs += 65_000
+  matchProblem(t, await service.mint({ token: short }), 'invalid-token')
+  t.equal(service.log('invalid-token').at(-1)?.reason, 'expired')
 })
 
 t.test('the log names the keys of a set that are not used, and no more of them', async (t) => {
