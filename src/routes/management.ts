@@ -10,9 +10,11 @@ export interface ManagementOptions {
 
 /** Probes for the orchestrator. iDenfy being down is no reason to take this instance out: the others see the same. */
 export const managementRoutes: FastifyPluginAsync<ManagementOptions> = async (app, options) => {
-  app.get('/livez', async () => ({ status: 'live' }))
+  // Some monitors probe with HEAD.
+  const probe = { exposeHeadRoute: true }
+  app.get('/livez', probe, async () => ({ status: 'live' }))
 
-  app.get('/readyz', async () => {
+  app.get('/readyz', probe, async () => {
     if (options.isDraining()) throw new Problem('draining')
     if (!(await options.hasSigningKeys())) throw new Problem('auth-keys-unavailable')
     return { status: 'ready' }
