@@ -27,7 +27,7 @@ CMD ["node", "dist/sandbox/server.js"]
 FROM runtime AS production
 # One file loads in half the time of hundreds. The packages stay: for the pages of DOCS, for their licenses, and for who scans the image.
 COPY --from=build /app/bundle ./dist
-ENV HOST=0.0.0.0 MANAGEMENT_HOST=0.0.0.0
+ENV HOST=:: MANAGEMENT_HOST=::
 # The management port, 9000, is for the orchestrator; do not publish it.
 EXPOSE 3000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["node", "dist/healthcheck.js"]

@@ -12,21 +12,24 @@ import type { Config } from './config.js'
 import { accessLog, onClientError, onFrameworkError } from './plugins/access-log.js'
 import { authentication } from './plugins/authentication.js'
 import { browsers } from './plugins/browsers.js'
+import { connections } from './plugins/connections.js'
 import { draining } from './plugins/draining.js'
 import { idenfy } from './plugins/idenfy.js'
 import { kyb } from './plugins/kyb.js'
 import { metrics } from './plugins/metrics.js'
 import { openapi } from './plugins/openapi.js'
 import { overload } from './plugins/overload.js'
-import { problemDetails, sendProblem, sendRawProblem } from './plugins/problem-details.js'
+import { problemDetails, refuseOnSocket, sendProblem } from './plugins/problem-details.js'
 import { rateLimits } from './plugins/rate-limits.js'
 import { reloads } from './plugins/reloads.js'
+import { createRequestId, requestIds } from './plugins/request-ids.js'
 import { sharedState } from './plugins/shared-state.js'
 import { strictRequests } from './plugins/strict-requests.js'
 import { withTraceId } from './plugins/trace-context.js'
 import { documentationRoutes } from './routes/documentation.js'
 import { managementRoutes } from './routes/management.js'
 import { kybTokenRoute } from './routes/onboarding/kyb-token.js'
+import { createClientAddress } from './services/client-address.js'
 
 export interface AppDependencies {
   readonly logger: Logger
@@ -72,17 +75,20 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
     droppedLogLines = () => 0,
   } = dependencies
   const limits = { ...defaultLimits, ...dependencies.limits }
+  const clientAddress = createClientAddress(config.TRUST_PROXY ?? [])
   const app = Fastify({
     ...serverOptions(logger, limits),
-    trustProxy: config.TRUST_PROXY ?? false,
+    keepAliveTimeout: config.KEEP_ALIVE_TIMEOUT_MS,
+    genReqId: createRequestId(clientAddress.isFromProxy) as (request: unknown) => string,
     childLoggerFactory: withTraceId,
     frameworkErrors: onFrameworkError,
     clientErrorHandler: onClientError,
   }).withTypeProvider<TypeBoxTypeProvider>()
   app.server.maxConnections = limits.connections
-  app.removeContentTypeParser('text/plain')
 
   await app.register(problemDetails)
+  await app.register(connections)
+  await app.register(requestIds)
   await app.register(metrics, { config, droppedLogLines })
   await app.register(accessLog, { monotonicNow })
   await app.register(browsers, { origins: config.CORS_ORIGINS ?? [] })
@@ -90,7 +96,7 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   await app.register(overload, { maxEventLoopDelayMs: limits.eventLoopDelayMs })
   await app.register(strictRequests)
   await app.register(sharedState, { config })
-  await app.register(rateLimits, { config })
+  await app.register(rateLimits, { config, monotonicNow, addressOf: clientAddress.of })
   await app.register(authentication, { config, now, monotonicNow })
   await app.register(reloads)
   await app.register(idenfy, { config, now, monotonicNow })
@@ -102,7 +108,7 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   }
   await app.register(async (guarded) => {
     guarded.addHook('onRequest', guarded.authenticate)
-    guarded.addHook('onRequest', guarded.limitCaller)
+    guarded.addHook('onRequest', guarded.limitRequests)
     await guarded.register(kybTokenRoute)
   })
   return app
@@ -113,15 +119,25 @@ export async function buildManagementApp(app: FastifyInstance, { logger }: AppDe
   const management = Fastify({
     ...serverOptions(logger, defaultLimits),
     frameworkErrors: sendProblem,
-    clientErrorHandler: sendRawProblem,
+    clientErrorHandler: refuseOnSocket,
   })
   await management.register(problemDetails)
+  await management.register(connections)
+  await management.register(requestIds)
   await management.register(managementRoutes, {
     isDraining: () => app.isDraining(),
     hasSigningKeys: () => app.hasSigningKeys(),
     registry: app.metrics.registry,
   })
   return management
+}
+
+/**
+ * Listens on an address. `::` takes IPv4 too, and where there is no IPv6 it means `0.0.0.0`: that is Node's default.
+ * `localhost` is one address, because the second server that Fastify would start has none of the above.
+ */
+export async function listen(app: FastifyInstance, host: string, port: number): Promise<void> {
+  await app.listen({ host: { '::': '', localhost: '127.0.0.1' }[host] ?? host, port })
 }
 
 /** How every server of this process parses, validates and bounds what comes in. */

@@ -5,10 +5,10 @@ import { type Static, Type } from '@sinclair/typebox'
 import { Check } from '@sinclair/typebox/value'
 import { checkNamesCompany, checkTemplate } from './services/client-identity.js'
 import { parseEnvironment } from './services/environment.js'
+import { checkOriginPattern } from './services/origins.js'
 import { parsePolicy } from './services/session-policy.js'
 
 const asymmetricAlgorithms = 'RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA Ed25519'.split(' ')
-const exactOrigins = 'a comma-separated list of exact origins'
 const networks = 'a comma-separated list of addresses and CIDRs'
 const maxSecretFileBytes = 4096
 const maxFileBytes = 1024 * 1024
@@ -36,12 +36,13 @@ const url = (options: { description: string; default?: string }) => Type.String(
 export const environmentSchema = Type.Object({
   HOST: Type.String({
     default: '127.0.0.1',
-    description: 'Address of the public listener; the container image sets `0.0.0.0`',
+    description:
+      'Address of the public listener; `::` is every address of IPv6 and IPv4, and what the container image sets',
   }),
   PORT: port(3000, 'Port of the public listener; `0` takes a free one'),
   MANAGEMENT_HOST: Type.String({
     default: '127.0.0.1',
-    description: 'Address of the management listener; the container image sets `0.0.0.0`',
+    description: 'Address of the management listener; the container image sets `::`',
   }),
   MANAGEMENT_PORT: port(9000, 'Port of the management listener; never expose it to the outside'),
   LOG_LEVEL: choice(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
@@ -165,8 +166,12 @@ export const environmentSchema = Type.Object({
     default: 30,
     description: 'For so long an equal request gets the same token again; `0` turns it off',
   }),
-  RATE_LIMIT_USER_PER_MINUTE: limit(10, 'Requests of one user in a minute'),
-  RATE_LIMIT_COMPANY_PER_MINUTE: limit(60, 'Requests of one company in a minute'),
+  RATE_LIMIT_USER_PER_MINUTE: limit(10, 'New verifications of one user in a minute'),
+  RATE_LIMIT_COMPANY_PER_MINUTE: limit(60, 'New verifications of one company in a minute'),
+  RATE_LIMIT_REQUESTS_PER_MINUTE: limit(
+    120,
+    'Authenticated requests of one user in a minute, whatever becomes of them',
+  ),
   RATE_LIMIT_IP_PER_MINUTE: limit(
     300,
     'Failed authentications of one address in a minute (IPv6: of one /64 network)',
@@ -193,20 +198,28 @@ export const environmentSchema = Type.Object({
     }),
   ),
   CORS_ORIGINS: Type.Optional(
-    list('https?://[^,/*]+', {
-      expected: exactOrigins,
-      description: 'Origins whose pages may call the service, comma separated; no wildcard',
+    list('[a-z][a-z0-9+.-]*://[^,/]+', {
+      expected: 'a comma-separated list of origins',
+      description:
+        'Origins whose pages may call the service, comma separated: `https://app.example.com`, `capacitor://localhost`, or `https://*.example.com` for one label',
     }),
   ),
   TRUST_PROXY: Type.Optional(
     list('[0-9A-Fa-f.:]+(/[0-9]+)?', {
       expected: networks,
-      description: 'Addresses or CIDRs of the proxies whose `X-Forwarded-For` counts',
+      description: 'Addresses or CIDRs of the proxies whose `X-Forwarded-For` and `X-Request-Id` count',
     }),
   ),
   DOCS: Type.Boolean({
     default: false,
     description: 'Serve the OpenAPI document at `/docs` and a page for each problem at its `type`',
+  }),
+  KEEP_ALIVE_TIMEOUT_MS: Type.Integer({
+    minimum: 1000,
+    maximum: 3_600_000,
+    default: 72_000,
+    description:
+      'How long an idle connection stays open; set it above the idle timeout of your load balancer',
   }),
   DRAIN_DELAY_MS: Type.Integer({
     minimum: 0,
@@ -319,7 +332,7 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     }
   })
 
-  check('CORS_ORIGINS', () => given.CORS_ORIGINS?.split(',').forEach(checkExactOrigin))
+  check('CORS_ORIGINS', () => given.CORS_ORIGINS?.split(',').forEach(checkOriginPattern))
   check('TRUST_PROXY', () => given.TRUST_PROXY?.split(',').forEach(checkNetwork))
 
   const templates = { clientId: textOf('KYB_CLIENT_ID'), externalRef: textOf('KYB_EXTERNAL_REF') }
@@ -402,13 +415,6 @@ function checkKeyIsThere(given: { REDIS_URL?: string; STATE_ENCRYPTION_KEY?: str
 function checkOrigin(text: string, allowInsecure: boolean): void {
   const { origin, href } = checkUrl(text, allowInsecure)
   if (href !== `${origin}/`) throw new Error('must be an origin, without a path or a query')
-}
-
-/** As a browser sends it: lower case, no default port, no path. */
-function checkExactOrigin(text: string): void {
-  if (!URL.canParse(text) || new URL(text).origin !== text) {
-    throw new Error(`must be ${exactOrigins}`)
-  }
 }
 
 function checkNetwork(text: string): void {

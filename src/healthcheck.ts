@@ -2,9 +2,8 @@ import { get } from 'node:http'
 import { loadConfig } from './config.js'
 
 // For the container's HEALTHCHECK: exit code 0 as long as this instance should get traffic.
-// A listener on every address (0.0.0.0, ::) is reached under that very address, over loopback.
+// A listener on every address is reached over loopback; that of `::` may have had to do with IPv4.
 const { MANAGEMENT_HOST: host, MANAGEMENT_PORT: port } = loadConfig()
-get({ host, port, path: '/readyz' }, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1)).on(
-  'error',
-  () => process.exit(1),
-)
+get({ host: host === '::' ? '127.0.0.1' : host, port, path: '/readyz' }, ({ statusCode }) =>
+  process.exit(statusCode === 200 ? 0 : 1),
+).on('error', () => process.exit(1))

@@ -22,7 +22,7 @@ export const problems = {
     status: 400,
     title: 'The request is malformed',
     retryable: false,
-    when: 'not parsable, a query string, a bad `Idempotency-Key`, or ambiguous: two `Host`, `Authorization`, `Content-Type` or `X-Company-Id`',
+    when: 'not parsable, not UTF-8, a query string, a bad `Idempotency-Key`, or ambiguous: two `Host`, `Authorization`, `Content-Type` or `X-Company-Id`',
     advice: 'Mend the request: send each of these fields once, no query string, and a body that is JSON.',
   },
   'validation-failed': {
@@ -79,6 +79,13 @@ export const problems = {
     retryable: false,
     when: 'a known property that policy does not let this caller set; `errors` names them',
     advice: 'Leave those properties out, or ask the operator to open them in the session policy.',
+  },
+  'preflight-refused': {
+    status: 403,
+    title: 'Pages of this origin may not call the service',
+    retryable: false,
+    when: 'a CORS preflight from an origin that `CORS_ORIGINS` does not have',
+    advice: 'Tell the operator which origin your page has. The page itself only sees a network error.',
   },
   'not-found': {
     status: 404,
@@ -148,7 +155,7 @@ export const problems = {
     status: 429,
     title: 'Too many requests',
     retryable: true,
-    when: 'too many requests of this user or company, or too many failed authentications of this address',
+    when: 'too many new verifications of this user or company, too many requests of this user, or too many failed authentications of this address',
     advice: 'Wait as `Retry-After` says. If it comes in ordinary use, look for a loop in the front-end.',
   },
   'header-too-large': {

@@ -2,7 +2,7 @@
 const stop = () => process.exit(0)
 process.once('SIGTERM', stop).once('SIGINT', stop)
 const { default: closeWithGrace } = await import('close-with-grace')
-const { buildApp, buildManagementApp } = await import('./app.js')
+const { buildApp, buildManagementApp, listen } = await import('./app.js')
 const { loadConfig } = await import('./config.js')
 const { createLogOutput } = await import('./log-output.js')
 const { createLogger } = await import('./logger.js')
@@ -15,15 +15,16 @@ try {
   const management = await buildManagementApp(app, { logger })
 
   closeWithGrace({ delay: config.SHUTDOWN_TIMEOUT_MS, logger }, async ({ err, signal }) => {
-    logger[err ? 'fatal' : 'info']({ err, signal }, 'shutting down')
+    // What was thrown may be nothing at all.
+    logger[signal ? 'info' : 'fatal']({ err, signal }, 'shutting down')
     await app.drain(config.DRAIN_DELAY_MS)
     await app.close()
     await management.close()
   })
   process.off('SIGTERM', stop).off('SIGINT', stop)
 
-  await app.listen({ host: config.HOST, port: config.PORT })
-  await management.listen({ host: config.MANAGEMENT_HOST, port: config.MANAGEMENT_PORT })
+  await listen(app, config.HOST, config.PORT)
+  await listen(management, config.MANAGEMENT_HOST, config.MANAGEMENT_PORT)
   logger.info(
     {
       addresses: app.addresses(),

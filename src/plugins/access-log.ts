@@ -1,27 +1,29 @@
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { outcomeOf, type Problem } from '../problems.js'
+import { outcomeOf, type ProblemCode } from '../problems.js'
 import { createFloodGate } from '../services/flood-gate.js'
-import { sendProblem, sendRawProblem } from './problem-details.js'
+import { refuseOnSocket, sendProblem } from './problem-details.js'
 
-declare module 'fastify' {
-  interface FastifyInstance {
-    /** Writes the line of a request, and counts it. */
-    logAccess(request: FastifyRequest, reply: FastifyReply): void
-  }
-}
-
-/** One line per request, made of named values only: no URL, no header, no body. Equal failures in a flood lose detail. */
+/**
+ * One line per request, made of named values only: no URL, no header, no body. Its outcome is what the client saw. Equal
+ * failures in a flood lose detail.
+ */
 export const accessLog = fp<{ monotonicNow: () => number }>(
   async (app, { monotonicNow }) => {
     const { requests, requestSeconds } = app.metrics
     const gate = createFloodGate({ monotonicNow })
 
-    app.decorate('logAccess', (request, reply) => {
+    app.connections.onRequestEnd((reply, wasSent) => {
+      const { request } = reply
       const { problem } = request
-      const outcome = problem?.code ?? 'success'
       const durationMs = Math.round(reply.elapsedTime * 10) / 10
+      if (!wasSent) {
+        requests.inc({ outcome: 'client-closed' })
+        return request.log.info(describe(request, 'client-closed', undefined, durationMs), 'request')
+      }
+      // Nothing but a preflight succeeds with this method.
+      const outcome = problem?.code ?? (request.method === 'OPTIONS' ? 'preflight' : 'success')
       requests.inc({ outcome })
       requestSeconds.observe(durationMs / 1000)
       const answered = describe(request, outcome, reply.statusCode, durationMs)
@@ -38,28 +40,24 @@ export const accessLog = fp<{ monotonicNow: () => number }>(
         'request',
       )
     })
-    app.addHook('onResponse', (request, reply, done) => {
-      app.logAccess(request, reply)
-      done()
-    })
-    // Of a caller who hangs up there is no response. What was begun for him goes on.
-    app.addHook('onRequestAbort', async (request) => {
-      requests.inc({ outcome: 'client-closed' })
-      request.log.info(describe(request, 'client-closed'), 'request')
-    })
   },
-  { name: 'access-log', fastify: '5.x', dependencies: ['problem-details', 'metrics'] },
+  { name: 'access-log', fastify: '5.x', dependencies: ['connections', 'problem-details', 'metrics'] },
 )
 
 /** For Fastify's `frameworkErrors`, which pass no hook. */
 export function onFrameworkError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  sendProblem(error, request, reply)
-  request.server.logAccess(request, reply)
+  const { connections, browserFields } = request.server
+  connections.begin(reply)
+  sendProblem(error, request, reply.headers(browserFields(request.headers.origin)))
+  connections.end(reply)
 }
 
-/** For Fastify's `clientErrorHandler`: there is no request, only a socket. */
+/** For Fastify's `clientErrorHandler`: what the HTTP parser refuses. */
 export function onClientError(this: FastifyInstance, error: NodeJS.ErrnoException, socket: Socket): void {
-  const refusal = sendRawProblem(error, socket)
+  // The bytes that the parser was given last.
+  const { rawPacket } = error as { rawPacket?: Buffer }
+  const [, origin] = /\norigin:[\t ]*([^\t\r\n ]*)/i.exec(rawPacket?.toString('latin1') ?? '') ?? []
+  const refusal = refuseOnSocket.call(this, error, socket, this.browserFields(origin))
   if (!refusal) return
   const { problem, requestId } = refusal
   this.metrics.requests.inc({ outcome: problem.code })
@@ -76,7 +74,7 @@ function describe(
 }
 
 /** `error` is for what somebody has to mend here, `warn` for what passes by itself. */
-function levelOf(outcome: Problem['code'] | 'success'): 'info' | 'warn' | 'error' {
+function levelOf(outcome: ProblemCode | 'success' | 'preflight'): 'info' | 'warn' | 'error' {
   switch (outcome) {
     case 'internal-error':
     case 'identity-not-mappable':

@@ -22,6 +22,7 @@ export const draining = fp(
     app.decorate('isDraining', () => isDraining)
     app.decorate('drain', async (delayMs: number) => {
       isDraining = true
+      app.connections.stopKeepAlive()
       await delay(delayMs)
     })
     app.addHook('preClose', async () => {
@@ -31,11 +32,6 @@ export const draining = fp(
     app.addHook('onRequest', (_request, _reply, done) => {
       done(isClosing ? new Problem('draining') : undefined)
     })
-    app.addHook('onSend', (_request, reply, _payload, done) => {
-      // Kept-alive connections would hold up close() until they time out.
-      if (isDraining) reply.header('connection', 'close')
-      done()
-    })
   },
-  { name: 'draining', fastify: '5.x', dependencies: ['problem-details'] },
+  { name: 'draining', fastify: '5.x', dependencies: ['connections', 'problem-details'] },
 )

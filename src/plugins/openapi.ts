@@ -78,15 +78,16 @@ const headers = {
   Allow: 'The methods that this path has',
   'Idempotency-Replayed': '`true` if this is the stored response to an earlier request with the same key',
   RateLimit:
-    'What is left of the limits of user and company, and for how many seconds; as soon as both are known',
+    'What is left of the limits that this request counted for, and for how many seconds: `requests` of the user, and new verifications of the `user` and the `company`',
   'RateLimit-Policy': 'These limits and their windows in seconds',
   'Retry-After': 'Seconds; do not repeat the request before',
+  'X-Request-Id': 'Finds the request in the log of the service',
   'WWW-Authenticate': 'RFC 6750',
 }
 type HeaderName = keyof typeof headers
 
 /** Answers that can come when the caller is known already. */
-const knowsCaller = new Set([201, 400, 403, 409, 413, 415, 422, 429, 500, 502, 503, 504])
+const knowsCaller = new Set([201, 400, 403, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504])
 
 /** What @fastify/swagger cannot know from a route: what all of them have in common. */
 function complete(document: Document) {
@@ -186,7 +187,8 @@ const exampleOptions: Partial<Record<ProblemCode, ProblemOptions>> = {
 }
 
 function headersOf(status: number, names: readonly HeaderName[]): Record<string, Schema> {
-  const all: HeaderName[] = knowsCaller.has(status) ? [...names, 'RateLimit', 'RateLimit-Policy'] : [...names]
+  const all: HeaderName[] = [...names, 'X-Request-Id']
+  if (knowsCaller.has(status)) all.push('RateLimit', 'RateLimit-Policy')
   return Object.fromEntries(all.map((name) => [name, reference('headers', name)]))
 }
 

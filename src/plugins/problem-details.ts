@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import { STATUS_CODES } from 'node:http'
+import { type OutgoingHttpHeaders, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { type FieldFault, Problem, type ProblemCode } from '../problems.js'
 
@@ -30,49 +30,75 @@ export const problemDetails = fp(
   { name: 'problem-details', fastify: '5.x' },
 )
 
-/** What Node's HTTP parser refuses is answered on the bare socket; undefined when nobody is there to read it. */
-export function sendRawProblem(
+/**
+ * For Fastify's `clientErrorHandler`: what Node's HTTP parser refuses. A request that still arrives gets the response;
+ * what follows a request in progress gets none, but ends the connection. Otherwise the response goes out on the bare
+ * socket, and the result says what it was.
+ */
+export function refuseOnSocket(
+  this: FastifyInstance,
   error: NodeJS.ErrnoException,
   socket: Socket,
+  headers: Readonly<Record<string, string>> = {},
 ): { problem: Problem; requestId: string } | undefined {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+  const { connections } = this
+  const arriving = connections.arriving(socket)
+  const hasLeft = error.code === 'ECONNRESET' || error.syscall !== undefined || !socket.writable
+  if (hasLeft || (arriving && error.code === 'HPE_INVALID_EOF_STATE')) {
     socket.destroy()
     return undefined
   }
   const problem = new Problem(parserProblems[String(error.code)] ?? 'malformed-request')
+  if (arriving) {
+    if (arriving.sent) socket.destroySoon()
+    else sendProblem(problem, arriving.request, arriving.header('connection', 'close'))
+    return undefined
+  }
+  if (connections.closeAfterResponses(socket)) return undefined
   const requestId = randomUUID()
   const body = JSON.stringify(problem.toDetails(requestId))
   const fields = Object.entries({
-    ...problem.headers,
-    'content-type': contentType,
-    'content-length': Buffer.byteLength(body),
+    ...headers,
+    ...fieldsOf(problem, requestId, body),
     connection: 'close',
   }).map(([name, value]) => `${name}: ${value}\r\n`)
   socket.end(`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\n${fields.join('')}\r\n${body}`)
   return { problem, requestId }
 }
 
-const contentType = 'application/problem+json; charset=utf-8'
-
 const parserProblems: Record<string, ProblemCode> = {
   ERR_HTTP_REQUEST_TIMEOUT: 'request-timeout',
   HPE_HEADER_OVERFLOW: 'header-too-large',
 }
 
-/** Also for Fastify's `frameworkErrors`: requests whose URL the router cannot read, which pass no hook. */
-export function sendProblem(
-  error: FastifyError | Problem,
-  request: FastifyRequest,
-  reply: FastifyReply,
-): void {
+function fieldsOf(problem: Problem, requestId: string, body: string) {
+  return {
+    ...problem.headers,
+    'x-request-id': requestId,
+    'content-type': 'application/problem+json; charset=utf-8',
+    'content-length': String(Buffer.byteLength(body)),
+  }
+}
+
+/**
+ * Also for Fastify's `frameworkErrors`: requests whose URL the router cannot read, which pass no hook. It writes the
+ * response itself, because what failed may be a serializer, an `onSend` hook or a header field of the response.
+ *
+ * @param error whatever was thrown
+ */
+export function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
   const problem = toProblem(error)
   request.problem = problem
-  reply
-    .code(problem.status)
-    .headers(problem.headers)
-    .type(contentType)
-    .serializer(JSON.stringify)
-    .send(problem.toDetails(request.id))
+  const { raw } = reply
+  if (raw.headersSent) return void raw.destroy()
+  const body = JSON.stringify(problem.toDetails(request.id))
+  const fields = fieldsOf(problem, request.id, body)
+  try {
+    raw.writeHead(problem.status, { ...(reply.getHeaders() as OutgoingHttpHeaders), ...fields })
+  } catch {
+    raw.writeHead(problem.status, fields)
+  }
+  raw.end(body)
 }
 
 const problemsOfStatus: Record<number, ProblemCode> = {
@@ -81,15 +107,28 @@ const problemsOfStatus: Record<number, ProblemCode> = {
   415: 'unsupported-media-type',
 }
 
-function toProblem(error: FastifyError | Problem): Problem {
-  if (error instanceof Problem) return error
-  if (error.validation) {
-    if (error.validationContext !== 'body') return new Problem('malformed-request')
-    return new Problem('validation-failed', { errors: fieldFaults(error.validation as SchemaError[]) })
+function toProblem(error: unknown): Problem {
+  try {
+    if (error instanceof Error) return errorToProblem(error)
+  } catch {
+    // A member of it throws.
   }
-  const isFastifys = error.code?.startsWith('FST_')
-  const code = (isFastifys && problemsOfStatus[Number(error.statusCode)]) || 'internal-error'
-  return new Problem(code, { cause: error })
+  // Its kind alone: its text may be a secret.
+  const thrown = error === null ? 'null' : typeof error
+  return new Problem('internal-error', { cause: error, diagnosis: { thrown } })
+}
+
+function errorToProblem(error: Error): Problem {
+  if (error instanceof Problem) return error
+  const { validation, validationContext, code, statusCode } = error as FastifyError
+  if (validation) {
+    if (validationContext !== 'body') return new Problem('malformed-request')
+    return new Problem('validation-failed', { errors: fieldFaults(validation as SchemaError[]) })
+  }
+  const isFastifys = String(code).startsWith('FST_')
+  return new Problem((isFastifys && problemsOfStatus[Number(statusCode)]) || 'internal-error', {
+    cause: error,
+  })
 }
 
 interface SchemaError {

@@ -1,21 +1,37 @@
 import { hash } from 'node:crypto'
-import rateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
+import type { IncomingMessage } from 'node:http'
+import { isIP } from 'node:net'
+import rateLimit, { normalizeIP, type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
 import { Problem } from '../problems.js'
+import { createRateCounter } from '../services/rate-counter.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** An `onRequest` hook for guarded scopes, after authentication: so many requests of a user and of a company. */
-    limitCaller(request: FastifyRequest, reply: FastifyReply): Promise<void>
+    /** The `onRequest` hook of guarded scopes, after authentication: requests of a user. */
+    limitRequests(request: FastifyRequest, reply: FastifyReply): Promise<void>
+    /** To be called before a POST to iDenfy: new verifications of a user and of a company. */
+    limitVerifications(request: FastifyRequest, reply: FastifyReply): Promise<void>
     /** Counts a failed authentication against the address; good credentials from there are not affected. */
     limitFailures(request: FastifyRequest): Promise<void>
   }
 }
 
-type Limit = ReturnType<FastifyInstance['createRateLimit']>
-type Result = Extract<Awaited<ReturnType<Limit>>, { isAllowed: false }>
+export interface RateLimitsOptions {
+  readonly config: Config
+  readonly monotonicNow: () => number
+  /** The address that a request comes from. */
+  readonly addressOf: (request: IncomingMessage) => string
+}
+
+type Limit = (request: FastifyRequest) => Promise<Result>
+interface Result {
+  readonly remaining: number
+  readonly ttlInSeconds: number
+  readonly isExceeded: boolean
+}
 
 const windowMs = 60_000
 /** Who is counted within this process; of more the longest absent is forgotten. */
@@ -23,44 +39,50 @@ const maxCounted = 10_000
 const nameSpace = 'onboarding-bff:rate:'
 
 /** Counted by all replicas together while Redis is there, else by each for itself. */
-export const rateLimits = fp<{ config: Config }>(
-  async (app, { config }) => {
+export const rateLimits = fp<RateLimitsOptions>(
+  async (app, { config, monotonicNow, addressOf }) => {
     const { sharedRedis } = app
-    const local = await limiterFactory(app, {})
+    const local = await limiterFactory(app, { store: localStore(monotonicNow) })
     const shared = sharedRedis && (await limiterFactory(app, { redis: sharedRedis.client, nameSpace }))
-    const limit = (max: number, keyOf?: (request: FastifyRequest) => string): Limit => {
-      // The plugin passes its own `cache` on to no limiter.
-      const options = { max, timeWindow: windowMs, cache: maxCounted }
-      const alone = local({ ...options, ...(keyOf && { keyGenerator: keyOf }) })
+    const limit = (max: number, keyOf: (request: FastifyRequest) => string): Limit => {
+      const options = { max, timeWindow: windowMs }
+      const alone = local({ ...options, keyGenerator: keyOf }) as Limit
       if (!shared) return alone
-      // Hashed for the same reason as the keys of tokens. An address has no such key, and so never the same.
-      const hashed = keyOf && ((request: FastifyRequest) => hash('sha256', keyOf(request), 'base64url'))
-      const together = shared({ ...options, ...(hashed && { keyGenerator: hashed }) })
+      // Hashed for the same reason as the keys of tokens.
+      const hashed = (request: FastifyRequest) => hash('sha256', keyOf(request), 'base64url')
+      const together = shared({ ...options, keyGenerator: hashed }) as Limit
       return (request) => sharedRedis.run(() => together(request)).catch(() => alone(request))
     }
 
-    const ofUser = limit(config.RATE_LIMIT_USER_PER_MINUTE, ({ caller }) => `user:${caller?.userId}`)
-    const ofCompany = limit(
-      config.RATE_LIMIT_COMPANY_PER_MINUTE,
-      ({ caller }) => `company:${caller?.companyId}`,
+    const {
+      RATE_LIMIT_REQUESTS_PER_MINUTE: maxRequests,
+      RATE_LIMIT_USER_PER_MINUTE: maxOfUser,
+      RATE_LIMIT_COMPANY_PER_MINUTE: maxOfCompany,
+    } = config
+    const requestsOfUser = limit(maxRequests, ({ caller }) => `requests:${caller?.userId}`)
+    const ofUser = limit(maxOfUser, ({ caller }) => `user:${caller?.userId}`)
+    const ofCompany = limit(maxOfCompany, ({ caller }) => `company:${caller?.companyId}`)
+    const ofAddress = limit(
+      config.RATE_LIMIT_IP_PER_MINUTE,
+      ({ raw }) => `address:${network(addressOf(raw))}`,
     )
-    const ofAddress = limit(config.RATE_LIMIT_IP_PER_MINUTE)
 
-    const userPolicy = policyItem('user', config.RATE_LIMIT_USER_PER_MINUTE)
-    const policies = `${userPolicy}, ${policyItem('company', config.RATE_LIMIT_COMPANY_PER_MINUTE)}`
-
-    app.decorate('limitCaller', async (request: FastifyRequest, reply: FastifyReply) => {
-      const user = (await ofUser(request)) as Result
-      const userState = stateItem('user', user)
+    app.decorate('limitRequests', async (request: FastifyRequest, reply: FastifyReply) => {
+      const requests = await requestsOfUser(request)
+      announce(reply, 'requests', maxRequests, requests)
+      refuseAbove(requests)
+    })
+    app.decorate('limitVerifications', async (request: FastifyRequest, reply: FastifyReply) => {
+      const user = await ofUser(request)
+      announce(reply, 'user', maxOfUser, user)
       // A user at the limit does not use up the company's.
-      if (user.isExceeded) announce(reply, userPolicy, userState)
       refuseAbove(user)
-      const company = (await ofCompany(request)) as Result
-      announce(reply, policies, `${userState}, ${stateItem('company', company)}`)
+      const company = await ofCompany(request)
+      announce(reply, 'company', maxOfCompany, company)
       refuseAbove(company)
     })
     app.decorate('limitFailures', async (request: FastifyRequest) => {
-      refuseAbove((await ofAddress(request)) as Result)
+      refuseAbove(await ofAddress(request))
     })
   },
   { name: 'rate-limits', fastify: '5.x', dependencies: ['problem-details', 'shared-state'] },
@@ -76,19 +98,41 @@ async function limiterFactory(app: FastifyInstance, store: RateLimitPluginOption
   return factory as FastifyInstance['createRateLimit']
 }
 
+/** The plugin's own counts by the wall clock: after a jump back it locks users out for as long. */
+function localStore(monotonicNow: () => number) {
+  return class LocalStore {
+    readonly #counter = createRateCounter({ windowMs, maxKeys: maxCounted, monotonicNow })
+
+    incr(key: string, done: (error: null, result: { current: number; ttl: number }) => void): void {
+      done(null, this.#counter.count(key))
+    }
+
+    child(): LocalStore {
+      return new LocalStore()
+    }
+  }
+}
+
+/** An IPv6 network of 64 bits counts as one address. */
+function network(address: string): string {
+  return isIP(address) === 0 ? address : normalizeIP(address)
+}
+
 function refuseAbove({ isExceeded, ttlInSeconds }: Result): void {
-  if (isExceeded) throw new Problem('rate-limited', { retryAfterSeconds: Math.max(ttlInSeconds, 1) })
+  if (isExceeded) throw new Problem('rate-limited', { retryAfterSeconds: withinWindow(ttlInSeconds) })
 }
 
 /** https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ */
-function announce(reply: FastifyReply, policy: string, state: string): void {
-  reply.header('ratelimit-policy', policy).header('ratelimit', state)
+function announce(reply: FastifyReply, name: string, max: number, { remaining, ttlInSeconds }: Result): void {
+  append(reply, 'ratelimit-policy', `"${name}";q=${max};w=${windowMs / 1000}`)
+  append(reply, 'ratelimit', `"${name}";r=${remaining};t=${withinWindow(ttlInSeconds)}`)
 }
 
-function policyItem(name: string, max: number): string {
-  return `"${name}";q=${max};w=${windowMs / 1000}`
+function append(reply: FastifyReply, field: string, item: string): void {
+  const items = reply.getHeader(field)
+  reply.header(field, items === undefined ? item : `${items}, ${item}`)
 }
 
-function stateItem(name: string, { remaining, ttlInSeconds }: Result): string {
-  return `"${name}";r=${remaining};t=${ttlInSeconds}`
+function withinWindow(seconds: number): number {
+  return Math.min(Math.max(seconds, 1), windowMs / 1000)
 }

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer'
 import type { IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -7,6 +8,7 @@ import { Problem } from '../problems.js'
 const singularFields = new Set(['host', 'authorization', 'content-type', 'content-encoding', 'x-company-id'])
 const maxFields = 64
 const acceptedContentType = /^application\/json[\t ]*(;[\t ]*charset=("utf-8"|utf-8)[\t ]*)?;?$/i
+const longNumber = /(?:\d\.?){16}/
 
 /** Refuses what is ambiguous, and what no caller of this service needs. */
 export const strictRequests = fp(
@@ -16,11 +18,25 @@ export const strictRequests = fp(
       done()
     })
 
+    // Fastify's own parser replaces bytes that are not UTF-8: iDenfy would get what the caller did not send.
+    const parseJson = app.getDefaultJsonParser('error', 'error')
+    app.removeContentTypeParser(['application/json', 'text/plain'])
+    app.addContentTypeParser<Buffer>('application/json', { parseAs: 'buffer' }, (request, bytes, done) => {
+      const text = bytes.toString()
+      if (!isUtf8(bytes) || hasLongNumber(text)) return done(new Problem('malformed-request'))
+      parseJson(request, text, done)
+    })
+
     // Node would answer these itself, in a shape of its own; the hook above refuses them.
     app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   },
   { name: 'strict-requests', fastify: '5.x', dependencies: ['problem-details'] },
 )
+
+/** Whether JSON has a number of more digits than a double keeps. */
+function hasLongNumber(text: string): boolean {
+  return longNumber.test(text) && longNumber.test(text.replace(/"(?:[^"\\]|\\.)*"/g, ''))
+}
 
 function checkRequest({ raw, headers, is404 }: FastifyRequest): void {
   checkFields(raw)

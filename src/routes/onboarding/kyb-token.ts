@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type {} from '@fastify/swagger'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
@@ -80,10 +81,12 @@ export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
       },
     },
     async (request, reply) => {
+      await app.limitVerifications(request, reply)
       const { token, origin } = await app.kybTokens.issue({
         caller: request.getDecorator<Caller>('caller'),
         wishes: request.body,
-        requestId: request.id,
+        // Not that of the log: a caller may have chosen it.
+        requestId: randomUUID(),
         log: request.log,
         idempotencyKey: request.headers['idempotency-key']?.replaceAll('"', ''),
         waitedMs: request.waitedMs,

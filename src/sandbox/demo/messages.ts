@@ -46,6 +46,7 @@ const messages: Record<Problem['code'], Message> = {
   ),
   'identity-not-mappable': ourFault,
   'field-not-permitted': ourFault,
+  'preflight-refused': ourFault,
   'not-found': ourFault,
   'method-not-allowed': ourFault,
   'request-timeout': tryAgain(

@@ -1,0 +1,148 @@
+import type { Socket } from 'node:net'
+import type { FastifyReply } from 'fastify'
+import fp from 'fastify-plugin'
+import { Problem } from '../problems.js'
+import { sendProblem } from './problem-details.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    connections: Connections
+  }
+  interface FastifyRequest {
+    /** Whether the client has disconnected, so that no one will read the response. */
+    isAbandoned(): boolean
+  }
+}
+
+type RequestEndListener = (reply: FastifyReply, wasSent: boolean) => void
+
+export interface Connections {
+  /** The listener learns once of every request that its response was sent, or that its client disconnected before. */
+  onRequestEnd(listener: RequestEndListener): void
+  /** For requests that pass no hook: a request has begun. */
+  begin(reply: FastifyReply): void
+  /** For requests that pass no hook: the response was sent. */
+  end(reply: FastifyReply): void
+  /** The request that still arrives on a connection. */
+  arriving(socket: Socket): FastifyReply | undefined
+  /** Closes a connection once the responses in progress are sent; false if there are none. */
+  closeAfterResponses(socket: Socket): boolean
+  /** From now on every response closes its connection. */
+  stopKeepAlive(): void
+}
+
+interface Connection {
+  /** Whose responses are not sent yet. */
+  readonly inProgress: Set<FastifyReply>
+  /** The one that the parser is busy with, or was. */
+  latest: FastifyReply | undefined
+  isLast: boolean
+}
+
+/** At shutdown a request body that has begun to arrive may take this long. */
+const arrivalGraceMs = 500
+
+/**
+ * Knows which requests are in progress on which connection, until their responses are sent or their clients
+ * disconnect. Neither Node's `close` of a response nor Fastify's `onRequestAbort` comes for every one of them.
+ *
+ * When the server closes, connections without a request are closed. Node waits for those on which no request ever
+ * began, and enforces no timeouts meanwhile: https://github.com/nodejs/node/issues/63452
+ */
+export const connections = fp(
+  async (app) => {
+    const open = new Map<Socket, Connection>()
+    let onEnd: RequestEndListener = () => {}
+    let keepsAlive = true
+    let isClosing = false
+
+    function connectionOf(socket: Socket): Connection {
+      const known = open.get(socket)
+      if (known) return known
+      const connection: Connection = { inProgress: new Set(), latest: undefined, isLast: false }
+      open.set(socket, connection)
+      // Node forgets the address of a connection that was reset, unless it was read before.
+      void socket.remoteAddress
+      socket.once('close', () => {
+        open.delete(socket)
+        for (const reply of connection.inProgress) onEnd(reply, false)
+      })
+      return connection
+    }
+
+    function begin(reply: FastifyReply): void {
+      const connection = connectionOf(reply.request.socket)
+      connection.inProgress.add(reply)
+      connection.latest = reply
+      if (!keepsAlive) announceClose(reply)
+    }
+
+    function end(reply: FastifyReply): void {
+      const { socket } = reply.request
+      const connection = open.get(socket)
+      if (!connection?.inProgress.delete(reply)) return
+      onEnd(reply, true)
+      if ((isClosing || connection.isLast) && connection.inProgress.size === 0) socket.destroySoon()
+    }
+
+    function stopKeepAlive(): void {
+      keepsAlive = false
+      for (const { inProgress } of open.values()) inProgress.forEach(announceClose)
+    }
+
+    function closeIdle(): void {
+      for (const [socket, { inProgress }] of open) if (inProgress.size === 0) socket.destroySoon()
+    }
+
+    app.decorateRequest('isAbandoned', function () {
+      return this.socket.destroyed
+    })
+    app.decorate('connections', {
+      onRequestEnd: (listener) => {
+        onEnd = listener
+      },
+      begin,
+      end,
+      arriving(socket) {
+        const latest = open.get(socket)?.latest
+        return latest?.request.raw.complete ? undefined : latest
+      },
+      closeAfterResponses(socket) {
+        const connection = open.get(socket)
+        if (!connection?.inProgress.size) return false
+        connection.isLast = true
+        connection.inProgress.forEach(announceClose)
+        return true
+      },
+      stopKeepAlive,
+    })
+
+    app.server.on('connection', connectionOf)
+    app.addHook('onRequest', (_request, reply, done) => {
+      begin(reply)
+      done()
+    })
+    app.addHook('onResponse', (_request, reply, done) => {
+      end(reply)
+      done()
+    })
+    app.addHook('preClose', async () => {
+      isClosing = true
+      stopKeepAlive()
+      closeIdle()
+      setTimeout(() => {
+        closeIdle()
+        for (const { latest } of open.values()) {
+          if (latest && !latest.request.raw.complete && !latest.sent) {
+            sendProblem(new Problem('draining'), latest.request, latest)
+          }
+        }
+      }, arrivalGraceMs).unref()
+    })
+  },
+  { name: 'connections', fastify: '5.x', dependencies: ['problem-details'] },
+)
+
+function announceClose({ raw }: FastifyReply): void {
+  if (!raw.headersSent) raw.setHeader('connection', 'close')
+}

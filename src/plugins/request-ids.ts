@@ -1,0 +1,25 @@
+import { randomUUID } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
+import fp from 'fastify-plugin'
+
+const plainId = /^[A-Za-z0-9._-]{1,64}$/
+
+/** For Fastify's `genReqId`: the id that a trusted proxy gave the request, or one of our own. */
+export function createRequestId(isFromProxy: (request: IncomingMessage) => boolean) {
+  return (request: IncomingMessage): string => {
+    const given = request.headers['x-request-id']
+    if (typeof given === 'string' && plainId.test(given) && isFromProxy(request)) return given
+    return randomUUID()
+  }
+}
+
+/** Every response says under which id the log has the request. */
+export const requestIds = fp(
+  async (app) => {
+    app.addHook('onRequest', (request, reply, done) => {
+      reply.header('x-request-id', request.id)
+      done()
+    })
+  },
+  { name: 'request-ids', fastify: '5.x' },
+)

@@ -1,0 +1,45 @@
+import type { IncomingMessage } from 'node:http'
+import { BlockList, isIP, isIPv6 } from 'node:net'
+
+/** What stands in for an address that nothing knows: the client had reset the connection before it was accepted. */
+const unknown = 'unknown'
+
+export interface ClientAddress {
+  /** Whether a request comes straight from a trusted proxy. */
+  isFromProxy(request: IncomingMessage): boolean
+  /** The address that a request comes from: of the connection, or what trusted proxies report about it. */
+  of(request: IncomingMessage): string
+}
+
+/** Reads `X-Forwarded-For` as far as the proxies that wrote it are trusted. */
+export function createClientAddress(trustedNetworks: readonly string[]): ClientAddress {
+  const trusted = new BlockList()
+  for (const network of trustedNetworks) {
+    const [address = '', prefix] = network.split('/')
+    const family = isIPv6(address) ? 'ipv6' : 'ipv4'
+    if (prefix === undefined) trusted.addAddress(address, family)
+    else trusted.addSubnet(address, Number(prefix), family)
+  }
+  const isTrusted = (address: string) => trusted.check(address, isIPv6(address) ? 'ipv6' : 'ipv4')
+
+  return {
+    isFromProxy: ({ socket }) => isTrusted(socket.remoteAddress ?? ''),
+    of({ socket, headers }) {
+      const hops = String(headers['x-forwarded-for'] ?? '').split(',')
+      let address = socket.remoteAddress ?? unknown
+      while (isTrusted(address)) {
+        const reported = withoutPort(hops.pop() ?? '')
+        // A proxy that reports no address is all that is known. A zone would let one client have any number of addresses.
+        if (isIP(reported) === 0 || reported.includes('%')) break
+        address = reported
+      }
+      return address
+    },
+  }
+}
+
+/** Proxies also report `203.0.113.7:54321` and `[2001:db8::1]:443`. */
+function withoutPort(text: string): string {
+  const [, v6, v4] = /^\[([^\]]*)\](?::\d+)?$|^([\d.]+):\d+$/.exec(text.trim()) ?? []
+  return v6 ?? v4 ?? text.trim()
+}
