@@ -23,8 +23,16 @@ const choice = (values: readonly string[], options: { default: string; descripti
 const port = (number: number, description: string) =>
   Type.Integer({ minimum: 0, maximum: 65_535, default: number, description })
 
-const limit = (perMinute: number, description: string) =>
-  Type.Integer({ minimum: 1, maximum: 1_000_000, default: perMinute, description })
+const limit = (perMinute: number | undefined, description: string) =>
+  Type.Integer({
+    minimum: 1,
+    maximum: 1_000_000,
+    ...(perMinute !== undefined && { default: perMinute }),
+    description,
+  })
+
+/** A page that loads three times, with retries, requests more often than it opens verifications. */
+const requestsPerVerification = 12
 
 /** Given as `X`, or as `X_FILE`, the path of a file that holds it. */
 const secret = (options: { pattern: string; expected: string; description: string; minLength?: number }) =>
@@ -168,9 +176,11 @@ export const environmentSchema = Type.Object({
   }),
   RATE_LIMIT_USER_PER_MINUTE: limit(10, 'New verifications of one user in a minute'),
   RATE_LIMIT_COMPANY_PER_MINUTE: limit(60, 'New verifications of one company in a minute'),
-  RATE_LIMIT_REQUESTS_PER_MINUTE: limit(
-    120,
-    'Authenticated requests of one user in a minute, whatever becomes of them',
+  RATE_LIMIT_REQUESTS_PER_MINUTE: Type.Optional(
+    limit(
+      undefined,
+      'Authenticated requests of one user in a minute, whatever becomes of them; by default twelve times `RATE_LIMIT_USER_PER_MINUTE`',
+    ),
   ),
   RATE_LIMIT_IP_PER_MINUTE: limit(
     300,
@@ -250,6 +260,7 @@ export const { version } = JSON.parse(readFileSync(new URL('../package.json', im
 /** The checked configuration. Secrets are not enumerable, so that nothing prints them along with the rest. */
 export interface Config extends Readonly<Environment> {
   readonly AUTH_JWKS_URL: string
+  readonly RATE_LIMIT_REQUESTS_PER_MINUTE: number
   /** The certificates of `IDENFY_CA_FILE`, PEM. */
   readonly idenfyCa?: string | undefined
   /**
@@ -360,7 +371,13 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   }
 
   if (faults.size > 0) throw new ConfigError([...faults].map(([name, fault]) => `${name} ${fault}`))
-  const config = { ...values, AUTH_JWKS_URL: jwksUrl, idenfyCa }
+  const config = {
+    ...values,
+    AUTH_JWKS_URL: jwksUrl,
+    RATE_LIMIT_REQUESTS_PER_MINUTE:
+      values.RATE_LIMIT_REQUESTS_PER_MINUTE ?? values.RATE_LIMIT_USER_PER_MINUTE * requestsPerVerification,
+    idenfyCa,
+  }
   for (const name of secretNames) Object.defineProperty(config, name, { enumerable: false })
   const readSecret = (name: EnvironmentVariable): string => {
     const value = readVariable(name, environment)

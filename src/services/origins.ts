@@ -34,7 +34,7 @@ export function createOriginMatcher(patterns: readonly string[]): (origin: strin
 
 /** As a browser writes it: lower case, no default port, no path. */
 function isOrigin(text: string): boolean {
-  if (/^https?:/.test(text)) return URL.canParse(text) && new URL(text).origin === text
+  if (/^https?:/.test(text)) return URL.canParse(text) && new URL(text).origin === text && !text.includes('*')
   return originPattern.test(text) && !text.startsWith('file:')
 }
 
