@@ -81,7 +81,6 @@ export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
       },
     },
     async (request, reply) => {
-      await app.limitVerifications(request, reply)
       const { token, origin } = await app.kybTokens.issue({
         caller: request.getDecorator<Caller>('caller'),
         wishes: request.body,
@@ -90,8 +89,8 @@ export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
         log: request.log,
         idempotencyKey: request.headers['idempotency-key']?.replaceAll('"', ''),
         waitedMs: request.waitedMs,
-        isAbandoned: () => reply.raw.destroyed,
-        admit: async () => {},
+        isAbandoned: () => request.isAbandoned(),
+        admit: () => app.limitVerifications(request, reply),
       })
       if (origin === 'idempotent') reply.header('idempotency-replayed', 'true')
       reply.code(201).header('cache-control', 'no-store')

@@ -31,7 +31,7 @@ export interface components {
             title: string;
             status: number;
             /** @enum {string} */
-            code: "malformed-request" | "validation-failed" | "unauthenticated" | "invalid-token" | "insufficient-scope" | "company-not-allowed" | "identity-not-mappable" | "field-not-permitted" | "not-found" | "method-not-allowed" | "request-timeout" | "kyb-session-conflict" | "idempotency-conflict" | "payload-too-large" | "unsupported-media-type" | "expectation-failed" | "idempotency-mismatch" | "rate-limited" | "header-too-large" | "internal-error" | "provider-rejected" | "provider-bad-response" | "provider-outcome-unknown" | "provider-unavailable" | "provider-rate-limited" | "auth-keys-unavailable" | "state-unavailable" | "overloaded" | "draining" | "provider-timeout";
+            code: "malformed-request" | "validation-failed" | "unauthenticated" | "invalid-token" | "insufficient-scope" | "company-not-allowed" | "identity-not-mappable" | "field-not-permitted" | "preflight-refused" | "not-found" | "method-not-allowed" | "request-timeout" | "kyb-session-conflict" | "idempotency-conflict" | "payload-too-large" | "unsupported-media-type" | "expectation-failed" | "idempotency-mismatch" | "rate-limited" | "header-too-large" | "internal-error" | "provider-rejected" | "provider-bad-response" | "provider-outcome-unknown" | "provider-unavailable" | "provider-rate-limited" | "auth-keys-unavailable" | "state-unavailable" | "overloaded" | "draining" | "provider-timeout";
             /** @description Finds the line in the log of the service */
             requestId: string;
             /** @description May the same request succeed later without a change? */
@@ -88,12 +88,14 @@ export interface components {
         Allow: string;
         /** @description `true` if this is the stored response to an earlier request with the same key */
         "Idempotency-Replayed": string;
-        /** @description What is left of the limits of user and company, and for how many seconds; as soon as both are known */
+        /** @description What is left of the limits that this request counted for, and for how many seconds: `requests` of the user, and new verifications of the `user` and the `company` */
         RateLimit: string;
         /** @description These limits and their windows in seconds */
         "RateLimit-Policy": string;
         /** @description Seconds; do not repeat the request before */
         "Retry-After": number;
+        /** @description Finds the request in the log of the service */
+        "X-Request-Id": string;
         /** @description RFC 6750 */
         "WWW-Authenticate": string;
     };
@@ -128,6 +130,7 @@ export interface operations {
             201: {
                 headers: {
                     "Idempotency-Replayed": components["headers"]["Idempotency-Replayed"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -151,12 +154,13 @@ export interface operations {
                 };
             };
             /**
-             * @description `malformed-request`: not parsable, a query string, a bad `Idempotency-Key`, or ambiguous: two `Host`, `Authorization`, `Content-Type` or `X-Company-Id`. Mend the request: send each of these fields once, no query string, and a body that is JSON.
+             * @description `malformed-request`: not parsable, not UTF-8, a query string, a bad `Idempotency-Key`, or ambiguous: two `Host`, `Authorization`, `Content-Type` or `X-Company-Id`. Mend the request: send each of these fields once, no query string, and a body that is JSON.
              *
              *     `validation-failed`: the body breaks the schema; `errors` names every fault. Mend what `errors` points to. The same body fails again.
              */
             400: {
                 headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -173,6 +177,7 @@ export interface operations {
             401: {
                 headers: {
                     "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -187,10 +192,13 @@ export interface operations {
              *     `identity-not-mappable`: the templates cannot express the user's or company's id: it is too long for iDenfy, or has characters outside `A-Z a-z 0-9 . _ ~ @ | + = -`. Also a token of a service, which has no user. The front-end cannot fix this. The operator sets `KYB_EXTERNAL_REF={userHash}` or `KYB_CLIENT_ID={companyHash}` together with `KYB_IDENTITY_KEY`: a hash is short and takes any id.
              *
              *     `field-not-permitted`: a known property that policy does not let this caller set; `errors` names them. Leave those properties out, or ask the operator to open them in the session policy.
+             *
+             *     `preflight-refused`: a CORS preflight from an origin that `CORS_ORIGINS` does not have. Tell the operator which origin your page has. The page itself only sees a network error.
              */
             403: {
                 headers: {
                     "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -202,6 +210,7 @@ export interface operations {
             /** @description `not-found`: no such path. Check the path: it has no slash at its end. */
             404: {
                 headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -212,6 +221,7 @@ export interface operations {
             405: {
                 headers: {
                     Allow: components["headers"]["Allow"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -221,6 +231,9 @@ export interface operations {
             /** @description `request-timeout`: the request came too slowly. Repeat the request, on a better connection if there is a choice. */
             408: {
                 headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -235,6 +248,7 @@ export interface operations {
             409: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -246,6 +260,7 @@ export interface operations {
             /** @description `payload-too-large`: a body of more than 4 KiB. Send less: no valid body is so long. */
             413: {
                 headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -257,6 +272,7 @@ export interface operations {
             /** @description `unsupported-media-type`: a body that is not `application/json` in UTF-8, or is encoded. Send `Content-Type: application/json`, or neither a body nor that field. */
             415: {
                 headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -268,6 +284,7 @@ export interface operations {
             /** @description `expectation-failed`: an `Expect` other than `100-continue`. Leave `Expect` out. */
             417: {
                 headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -277,6 +294,7 @@ export interface operations {
             /** @description `idempotency-mismatch`: this `Idempotency-Key` came before, with another body. Use a new key for every request that is not a retry. */
             422: {
                 headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -285,10 +303,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `rate-limited`: too many requests of this user or company, or too many failed authentications of this address. Wait as `Retry-After` says. If it comes in ordinary use, look for a loop in the front-end. */
+            /** @description `rate-limited`: too many new verifications of this user or company, too many requests of this user, or too many failed authentications of this address. Wait as `Retry-After` says. If it comes in ordinary use, look for a loop in the front-end. */
             429: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -300,6 +319,7 @@ export interface operations {
             /** @description `header-too-large`: more than 16 KiB of headers, or more than 64 of them. Send fewer or shorter fields; cookies are not needed. */
             431: {
                 headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -310,6 +330,7 @@ export interface operations {
             500: {
                 headers: {
                     "Idempotency-Replayed": components["headers"]["Idempotency-Replayed"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -328,6 +349,7 @@ export interface operations {
             502: {
                 headers: {
                     "Idempotency-Replayed": components["headers"]["Idempotency-Replayed"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -352,6 +374,7 @@ export interface operations {
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -364,6 +387,7 @@ export interface operations {
             504: {
                 headers: {
                     "Idempotency-Replayed": components["headers"]["Idempotency-Replayed"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
