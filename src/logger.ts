@@ -11,6 +11,15 @@ export function createLogger(level: string, destination: DestinationStream = pin
       level,
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
+      hooks: {
+        // Without a message pino takes that of the error.
+        logMethod(args, method) {
+          const [first] = args as unknown as [object]
+          if (args.length > 1 || !(first instanceof Error || 'err' in Object(first)))
+            return method.apply(this, args)
+          method.call(this, first instanceof Error ? { err: first } : first, 'error')
+        },
+      },
       serializers: {
         err: describeError,
         req: ({ method }: { method: string }) => ({ method }),

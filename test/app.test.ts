@@ -5,5 +5,9 @@ t.test('API9-1 the routes, and no others', async (t) => {
   const service = await build(t)
   t.equal(service.app.printRoutes({ commonPrefix: false }).trim(), '└── /onboarding/kyb-token (POST)')
   const management = service.management.printRoutes({ commonPrefix: false }).trim()
-  t.strictSame(management.match(/\/\w+ \(.*\)/g), ['/livez (GET)', '/readyz (GET)', '/metrics (GET)'])
+  t.strictSame(management.match(/\/\w+ \(.*\)/g), [
+    '/livez (GET, HEAD)',
+    '/readyz (GET, HEAD)',
+    '/metrics (GET)',
+  ])
 })

@@ -51,3 +51,45 @@ t.test('a request or an answer that is logged shows nothing of its headers or UR
   t.match(line, { req: { method: 'GET' }, res: { statusCode: 200 } })
   t.notMatch(JSON.stringify(line), 'canary')
 })
+
+t.test("Node's own messages pass without the values in them", async (t) => {
+  const thrown = (run: () => unknown): unknown => {
+    try {
+      return run()
+    } catch (error) {
+      return error
+    }
+  }
+  const none = undefined as unknown as Record<string, () => unknown>
+  const text = 'canary' as unknown as Record<string, unknown>
+  const rows: [run: () => unknown, message: string | undefined][] = [
+    [() => none.name, "Cannot read properties of undefined (reading 'name')"],
+    [() => new Date(Number.NaN).toISOString(), 'Invalid time value'],
+    [
+      () => Buffer.from(1 as unknown as string),
+      'The first argument must be of type string or an instance of Buffer, ArrayBuffer, or Array or an Array-like Object.',
+    ],
+    [() => Buffer.alloc('canary' as unknown as number), 'The "size" argument must be of type number.'],
+    [() => (({}) as Record<string, never>) && 'x' in (text as object), undefined],
+    [() => JSON.parse('canary'), undefined],
+    [() => new URL('canary'), undefined],
+  ]
+  for (const [run, message] of rows) {
+    const line = logged((logger) => logger.error({ err: thrown(run) }))
+    t.equal((line.err as { message?: string }).message, message)
+    t.notMatch(JSON.stringify(line), 'canary')
+  }
+})
+
+t.test('an error that cannot be read does not stop the log', async (t) => {
+  const error = Object.defineProperty(new Error('canary'), 'stack', {
+    get() {
+      throw new Error('canary')
+    },
+  })
+  t.strictSame(logged((logger) => logger.error({ err: error })).err, { name: 'an error that cannot be read' })
+  t.strictSame(logged((logger) => logger.error({ err: null })).err, { name: 'null' })
+  const line = logged((logger) => logger.error(new Error('canary')))
+  t.match(line, { msg: 'error', err: { name: 'Error' } })
+  t.notMatch(JSON.stringify(line), 'canary')
+})

@@ -1,7 +1,16 @@
 import { createServer } from 'node:net'
 import t, { type Test } from 'tap'
 import { startFaultServer } from './fault-server.js'
-import { addressesOf, listen, matchProblem, send, spawnNode, startPeers, until } from './helper.js'
+import {
+  addressesOf,
+  listen,
+  matchProblem,
+  openSocket,
+  send,
+  spawnNode,
+  startPeers,
+  until,
+} from './helper.js'
 
 const entry = 'dist/server.js'
 /** What the image runs. */
@@ -73,6 +82,57 @@ t.test('SIGTERM waits for what is in flight', async (t) => {
   server.child.kill('SIGTERM')
   t.equal((await minted).status, 201)
   t.equal(await server.exited, 0)
+})
+
+t.test('connections without a request do not hold up the end', async (t) => {
+  const server = await start(t)
+  const token = await server.token()
+  const head = `POST /onboarding/kyb-token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n`
+  const connections = [
+    ['', 'GET / HTTP/1.1\r\nHost: a', `${head}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{`],
+    ['', 'GET /livez HTTP/1.1\r\nHost: a'],
+  ].flatMap((texts, index) =>
+    texts.map((text) => {
+      const connection = openSocket(index === 0 ? server.url : server.managementUrl)
+      connection.socket.write(text)
+      return connection
+    }),
+  )
+  // An idle connection that has been used, too; and what was sent before has arrived.
+  t.equal((await send(`${server.url}/none`)).status, 404)
+  t.equal((await send(`${server.managementUrl}/livez`)).status, 200)
+  const startedAt = performance.now()
+  server.child.kill('SIGTERM')
+  t.equal(await server.exited, 0)
+  t.ok(performance.now() - startedAt < 2000, 'long before the limit of 25 s')
+  const [nothing, half, body] = await Promise.all(connections.map(({ received }) => received))
+  t.strictSame([nothing, half], ['', ''])
+  t.match(body, /^HTTP\/1\.1 503 /, 'a request that has begun is sent elsewhere')
+})
+
+t.test('the image listens on both families, and on one where there is no other', async (t) => {
+  const noIpv6 = `data:text/javascript,import { createRequire } from 'node:module'
+    const { TCP } = process.binding('tcp_wrap')
+    TCP.prototype.bind6 = () => -97`
+  for (const args of [[entry], ['--no-deprecation', '--import', noIpv6, entry]]) {
+    const server = await start(t, args, { HOST: '::', MANAGEMENT_HOST: '::' })
+    const [, port] = /"port":(\d+)/.exec(server.output.stdout) ?? []
+    t.match(server.output.stdout, args.length === 1 ? '"address":"::"' : '"address":"0.0.0.0"')
+    t.equal((await send(`http://127.0.0.1:${port}/none`)).status, 404)
+  }
+})
+
+t.test('idle connections stay open for as long as the balancer wants', async (t) => {
+  const server = await start(t, [entry], { KEEP_ALIVE_TIMEOUT_MS: '620000' })
+  t.equal((await send(`${server.url}/none`)).headers['keep-alive'], 'timeout=620')
+})
+
+t.test('a failure of nothing is fatal, too', async (t) => {
+  const trap = 'data:text/javascript,process.on("SIGUSR2",()=>{Promise.reject()})'
+  const server = await start(t, ['--import', trap, entry])
+  server.child.kill('SIGUSR2')
+  t.equal(await server.exited, 1)
+  t.match(server.output.stdout, /"level":60,.*"msg":"shutting down"/)
 })
 
 t.test(

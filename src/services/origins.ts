@@ -28,7 +28,8 @@ export function createOriginMatcher(patterns: readonly string[]): (origin: strin
   const wildcards = new Set(patterns.filter((pattern) => pattern.includes(wildcard)))
   return (origin = '') => {
     const given = origin.toLowerCase()
-    return exact.has(given) || wildcards.has(given.replace(/:\/\/[a-z0-9_-]+\./, wildcard))
+    const pattern = given.replace(/:\/\/[a-z0-9_-]+\./, wildcard)
+    return exact.has(given) || (pattern !== given && wildcards.has(pattern))
   }
 }
 

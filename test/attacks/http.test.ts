@@ -206,6 +206,29 @@ t.test('bodies', async (t) => {
   for (const text of ['{"__proto__":{}}', '{"\\u005f_proto__":{}}', '{"constructor":{"prototype":{}}}']) {
     t.equal((await post(text)).json.code, 'malformed-request', `HTTP-052, HTTP-053 ${text}`)
   }
+  for (const bytes of [
+    '\xff',
+    '\xc3(',
+    '\xe2\x82',
+    '\xc0\xaf',
+    '\xed\xa0\x80',
+    '\xf4\x90\x80\x80',
+    'caf\xe9',
+    '\xef\xbf',
+  ]) {
+    for (const text of [`{"tags":["a${bytes}"]}`, `{"${bytes}":1}`, `{"locale":"lt"}${bytes}`]) {
+      t.equal((await post(text)).json.code, 'malformed-request', `not UTF-8: ${JSON.stringify(text)}`)
+    }
+  }
+  t.equal(
+    (await post('{"lifetime":3600.00000000000000001}')).json.code,
+    'malformed-request',
+    'a lossy number',
+  )
+  t.equal((await post('{"lifetime":9007199254740993}')).json.code, 'malformed-request')
+  t.equal((await post('{"lifetime":3.6e3}')).json.code, 'field-not-permitted', 'a number that is exact')
+  t.equal((await post('{"scanRefs":["12345678901234567890"]}')).json.code, 'field-not-permitted')
+  t.equal((await post('{"scanRefs":["\\"12345678901234567890"]}')).json.code, 'field-not-permitted')
   const doubled = await post('{"locale":"zz","locale":"en"}')
   t.equal(doubled.json.locale, 'en', 'HTTP-055 the last one counts, for the check and for the use')
   const colliding = JSON.stringify(

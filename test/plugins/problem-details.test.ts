@@ -129,3 +129,92 @@ t.test('LOG-03 a failure nobody foresaw is told to the operator alone', async (t
     err: { name: 'Problem', cause: { name: 'SyntaxError', stack: /^at JSON\.parse/ } },
   })
 })
+
+t.test('whatever is thrown becomes a problem, and the log says what it was', async (t) => {
+  const unreadable = Object.defineProperty(new Error('canary'), 'validation', {
+    get() {
+      throw new Error('canary')
+    },
+  })
+  const untouchable = new Proxy(
+    {},
+    {
+      getPrototypeOf() {
+        throw new Error('canary')
+      },
+    },
+  )
+  const fastifys = (statusCode: unknown) =>
+    Object.assign(new Error('canary'), { code: 'FST_CANARY', statusCode })
+  const rows: [name: string, thrown: unknown, logged: object][] = [
+    ['an Error', new Error('canary'), { err: { cause: { name: 'Error', stack: /^at / } } }],
+    ['a frozen Error', Object.freeze(new Error('canary')), { err: { cause: { name: 'Error' } } }],
+    ['a string', 'canary', { thrown: 'string', err: { cause: { name: 'string' } } }],
+    ['undefined', undefined, { thrown: 'undefined' }],
+    ['null', null, { thrown: 'null', err: { cause: { name: 'null' } } }],
+    ['a number', 404, { thrown: 'number' }],
+    ['a symbol', Symbol('canary'), { thrown: 'symbol' }],
+    ['an object', { statusCode: 404, message: 'canary' }, { thrown: 'object' }],
+    ['a member that throws', unreadable, { thrown: 'object' }],
+    ['a proxy that throws', untouchable, { err: { cause: { name: 'an error that cannot be read' } } }],
+    [
+      'status 200',
+      Object.assign(new Error('canary'), { statusCode: 200 }),
+      { err: { cause: { name: 'Error' } } },
+    ],
+    [
+      'status 999',
+      Object.assign(new Error('canary'), { statusCode: 999 }),
+      { err: { cause: { name: 'Error' } } },
+    ],
+    ['status of Fastify', fastifys(999), { err: { cause: { code: 'FST_CANARY' } } }],
+    ['no status', fastifys(Symbol('canary')), { thrown: 'object' }],
+    [
+      'a code that is no text',
+      Object.assign(new Error('canary'), { code: 42 }),
+      { err: { cause: { code: '42' } } },
+    ],
+    ['a bug', null, { err: { cause: { name: 'null' } } }],
+  ]
+  let thrown: unknown
+  const raise = () => {
+    throw thrown
+  }
+  const service = await build(t, {
+    prepare: (app) => {
+      app.get('/sync', raise)
+      app.get('/async', async () => raise())
+      app.get('/rejects', () => Promise.reject(thrown))
+      app.get('/hook', { preHandler: async () => raise() }, async () => 'ok')
+      app.get('/on-send', { onSend: async () => raise() }, async () => ({ a: 1 }))
+      app.get('/to-json', async () => ({ toJSON: raise }))
+      app.get('/header', async (_request, reply) => {
+        reply.header('x', 'canary\n')
+        return 'ok'
+      })
+      app.get('/begun', async (_request, reply) => {
+        reply.raw.writeHead(200).flushHeaders()
+        raise()
+      })
+    },
+  })
+  for (const [name, value, logged] of rows) {
+    thrown = value
+    for (const path of ['/sync', '/async', '/rejects', '/to-json', '/hook', '/on-send']) {
+      const answer = await send(service.url + path)
+      matchProblem(t, answer, 'internal-error')
+      t.notMatch(answer.text, 'canary')
+      const lines = service
+        .log('internal-error')
+        .filter(({ requestId }) => requestId === answer.json.requestId)
+      t.equal(lines.length, 1, `${path} ${name}`)
+      // Fastify replaces nothing that an asynchronous hook throws by an error of its own.
+      if (!path.includes('-') && path !== '/hook' && lines[0]?.err)
+        t.match(lines[0], logged, `${path} ${name}`)
+    }
+  }
+  matchProblem(t, await send(`${service.url}/header`), 'internal-error')
+  await t.rejects(send(`${service.url}/begun`), 'a response that has begun is cut')
+  t.notMatch(JSON.stringify(service.log()), 'canary')
+  t.equal((await service.mint()).status, 201)
+})

@@ -1,20 +1,83 @@
 import t from 'tap'
 import { createTokenSigner } from '../../src/sandbox/token-signer.js'
-import { build, matchProblem, signer } from '../helper.js'
+import { build, createClock, matchProblem, signer } from '../helper.js'
 
-t.test('so many requests of a user, and those of others go on', async (t) => {
-  const service = await build(t, { env: { RATE_LIMIT_USER_PER_MINUTE: '2' } })
+t.test('so many new verifications of a user, and those of others go on', async (t) => {
+  const service = await build(t, {
+    env: { RATE_LIMIT_USER_PER_MINUTE: '2', RATE_LIMIT_REQUESTS_PER_MINUTE: '9' },
+  })
   const first = await service.mint()
-  t.equal(first.headers['ratelimit-policy'], '"user";q=2;w=60, "company";q=1000000;w=60')
-  t.equal(first.headers.ratelimit, '"user";r=1;t=60, "company";r=999999;t=60')
+  t.equal(first.headers['ratelimit-policy'], '"requests";q=9;w=60, "user";q=2;w=60, "company";q=1000000;w=60')
+  t.equal(first.headers.ratelimit, '"requests";r=8;t=60, "user";r=1;t=60, "company";r=999999;t=60')
   t.equal((await service.mint()).status, 201)
 
   const refused = await service.mint()
   matchProblem(t, refused, 'rate-limited')
   t.match(refused.headers['retry-after'], /^(60|59)$/)
-  t.match(refused.headers.ratelimit, /^"user";r=0;t=\d+$/)
+  t.match(refused.headers.ratelimit, /^"requests";r=6;t=\d+, "user";r=0;t=\d+$/)
   t.equal((await service.mint({ token: await service.token({ sub: 'u-2' }) })).status, 201)
   t.equal((await service.arrived()).length, 3)
+})
+
+t.test('what sends nothing to iDenfy is no new verification', async (t) => {
+  const service = await build(t, {
+    env: {
+      RATE_LIMIT_USER_PER_MINUTE: '1',
+      RATE_LIMIT_COMPANY_PER_MINUTE: '2',
+      RATE_LIMIT_REQUESTS_PER_MINUTE: '1000',
+      KYB_REPLAY_SECONDS: '30',
+    },
+  })
+  const headers = { 'idempotency-key': 'k' }
+  const first = await service.mint({ headers })
+  t.equal(first.status, 201)
+  for (let index = 0; index < 5; index++) {
+    t.equal((await service.mint()).status, 201, 'a replay')
+    t.equal((await service.mint({ headers })).status, 201, 'a stored response')
+    t.equal((await service.mint({ body: { locale: 'zz' } })).status, 400, 'a request that is refused')
+    await service.mint({ headers, body: { locale: 'lt' } })
+  }
+  const other = await service.mint({ token: await service.token({ sub: 'u-2' }) })
+  t.equal(other.status, 201)
+  matchProblem(t, await service.mint({ token: await service.token({ sub: 'u-3' }) }), 'rate-limited')
+  t.equal((await service.mint()).status, 201, "the company's limit keeps no one from a token that is there")
+  t.equal((await service.arrived()).length, 2, 'what is refused is not sent')
+})
+
+t.test('so many requests of a user, whatever becomes of them', async (t) => {
+  const { clocks, pass } = createClock()
+  const service = await build(t, {
+    monotonicNow: clocks.monotonicNow,
+    env: { RATE_LIMIT_REQUESTS_PER_MINUTE: '3' },
+  })
+  const body = { locale: 'zz' }
+  for (let index = 0; index < 3; index++) t.equal((await service.mint({ body })).status, 400)
+  const refused = await service.mint()
+  matchProblem(t, refused, 'rate-limited')
+  t.equal(refused.headers['ratelimit-policy'], '"requests";q=3;w=60')
+  t.equal((await service.mint({ token: await service.token({ sub: 'u-2' }) })).status, 201)
+  pass(61)
+  t.equal((await service.mint()).status, 201)
+})
+
+t.test('limits keep to a clock that never goes back', async (t) => {
+  const { clocks, pass } = createClock()
+  let wall = Date.now()
+  const service = await build(t, {
+    now: () => wall,
+    monotonicNow: clocks.monotonicNow,
+    env: { RATE_LIMIT_USER_PER_MINUTE: '1' },
+  })
+  t.equal((await service.mint()).status, 201)
+  pass(20)
+  for (const jump of [-3_600_000, 7_200_000, -3_600_000]) {
+    wall += jump
+    const refused = await service.mint({ token: await service.token() })
+    matchProblem(t, refused, 'rate-limited')
+    t.equal(refused.headers['retry-after'], '40', `${jump} ms`)
+  }
+  pass(40)
+  t.equal((await service.mint()).status, 201)
 })
 
 t.test('API4-1 one company at its limit does not slow another', async (t) => {
@@ -67,6 +130,31 @@ t.test('addresses behind a proxy that is trusted', async (t) => {
   t.equal((await fail(trusting, '203.0.113.1')).status, 429)
   t.equal((await fail(trusting, '2001:db8::1')).status, 401)
   t.equal((await fail(trusting, '2001:db8::2')).status, 429, 'an IPv6 network of 64 bits is one')
+
+  for (const port of [1, 54321, 443]) {
+    t.equal((await fail(trusting, `203.0.113.2:${port}`)).status, 429, 'a port is no part of an address')
+    t.equal((await fail(trusting, `[2001:db8::3]:${port}`)).status, 429)
+    t.equal(
+      (await fail(trusting, `198.51.100.${port % 256}, 203.0.113.2:${port}`)).status,
+      429,
+      'nor of a proxy',
+    )
+  }
+  t.equal((await fail(trusting, '203.0.113.9, 127.0.0.9:80')).status, 401, 'through two proxies')
+  t.equal((await fail(trusting, '203.0.113.9, 127.0.0.9:81')).status, 429)
+  const garbage = [
+    'unknown',
+    '',
+    '_hidden',
+    '203.0.113.4:x',
+    '1.2.3.4.5',
+    '[::1',
+    'fe80::1%a',
+    'fe80::1%b',
+    'ä',
+  ]
+  t.equal((await fail(trusting, 'unknown')).status, 401)
+  for (const text of garbage) t.equal((await fail(trusting, text)).status, 429, `${text} is the proxy itself`)
 
   const wary = await build(t, { env })
   t.equal((await fail(wary, '203.0.113.1')).status, 401)

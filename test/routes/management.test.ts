@@ -46,3 +46,15 @@ t.test('metrics count what keeps the signing keys away', async (t) => {
     t.match(text, `signing_key_fetch_failures_total{reason="${reason}"} 1`)
   }
 })
+
+t.test('monitors may probe with HEAD', async (t) => {
+  const service = await build(t)
+  await service.mint()
+  for (const path of ['/livez', '/readyz']) {
+    const { status, text } = await send(service.managementUrl + path, { method: 'HEAD' })
+    t.strictSame([status, text], [200, ''], path)
+  }
+  const unready = await build(t, { env: { AUTH_JWKS_URL: 'http://127.0.0.1:1/jwks' } })
+  const { status, text } = await send(`${unready.managementUrl}/readyz`, { method: 'HEAD' })
+  t.strictSame([status, text], [503, ''])
+})
