@@ -15,11 +15,12 @@ try {
   const management = await buildManagementApp(app, { logger })
 
   closeWithGrace({ delay: config.SHUTDOWN_TIMEOUT_MS, logger }, async ({ err, signal }) => {
-    // What was thrown may be nothing at all.
     logger[signal ? 'info' : 'fatal']({ err, signal }, 'shutting down')
     await app.drain(config.DRAIN_DELAY_MS)
     await app.close()
     await management.close()
+    // A rejection without a reason is no normal end.
+    if (!signal && !err) process.exit(1)
   })
   process.off('SIGTERM', stop).off('SIGINT', stop)
 

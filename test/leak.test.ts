@@ -99,7 +99,7 @@ t.test('LOG-01 a process gives no secret away, whatever happens to it', async (t
     socket.write(bytes)
     answers.push(await received)
   }
-  for (let i = 0; i < 20; i++) keep(await post())
+  for (let i = 0; i < 20; i++) keep(await post({ headers: { 'idempotency-key': String(i) } }))
   t.equal(JSON.parse(answers.at(-1) ?? '').code, 'rate-limited')
 
   const { text: metrics } = await send(`${managementUrl}/metrics`)

@@ -111,9 +111,7 @@ t.test('connections without a request do not hold up the end', async (t) => {
 })
 
 t.test('the image listens on both families, and on one where there is no other', async (t) => {
-  const noIpv6 = `data:text/javascript,import { createRequire } from 'node:module'
-    const { TCP } = process.binding('tcp_wrap')
-    TCP.prototype.bind6 = () => -97`
+  const noIpv6 = 'data:text/javascript,process.binding("tcp_wrap").TCP.prototype.bind6 = () => -97'
   for (const args of [[entry], ['--no-deprecation', '--import', noIpv6, entry]]) {
     const server = await start(t, args, { HOST: '::', MANAGEMENT_HOST: '::' })
     const [, port] = /"port":(\d+)/.exec(server.output.stdout) ?? []
@@ -128,9 +126,9 @@ t.test('idle connections stay open for as long as the balancer wants', async (t)
 })
 
 t.test('a failure of nothing is fatal, too', async (t) => {
-  const trap = 'data:text/javascript,process.on("SIGUSR2",()=>{Promise.reject()})'
+  const trap = 'data:text/javascript,process.on("SIGCONT",()=>{Promise.reject()})'
   const server = await start(t, ['--import', trap, entry])
-  server.child.kill('SIGUSR2')
+  server.child.kill('SIGCONT')
   t.equal(await server.exited, 1)
   t.match(server.output.stdout, /"level":60,.*"msg":"shutting down"/)
 })

@@ -74,7 +74,7 @@ export const connections = fp(
       const connection = connectionOf(reply.request.socket)
       connection.inProgress.add(reply)
       connection.latest = reply
-      if (!keepsAlive) announceClose(reply)
+      if (!keepsAlive) announceClose(connection)
     }
 
     function end(reply: FastifyReply): void {
@@ -87,7 +87,7 @@ export const connections = fp(
 
     function stopKeepAlive(): void {
       keepsAlive = false
-      for (const { inProgress } of open.values()) inProgress.forEach(announceClose)
+      open.forEach(announceClose)
     }
 
     function closeIdle(): void {
@@ -111,7 +111,7 @@ export const connections = fp(
         const connection = open.get(socket)
         if (!connection?.inProgress.size) return false
         connection.isLast = true
-        connection.inProgress.forEach(announceClose)
+        announceClose(connection)
         return true
       },
       stopKeepAlive,
@@ -143,6 +143,11 @@ export const connections = fp(
   { name: 'connections', fastify: '5.x', dependencies: ['problem-details'] },
 )
 
-function announceClose({ raw }: FastifyReply): void {
-  if (!raw.headersSent) raw.setHeader('connection', 'close')
+/** In the last of the responses: Node drops those that come after it. */
+function announceClose({ inProgress, latest }: Connection): void {
+  for (const reply of inProgress) {
+    if (reply.raw.headersSent) continue
+    if (reply === latest) reply.raw.setHeader('connection', 'close')
+    else reply.raw.removeHeader('connection')
+  }
 }

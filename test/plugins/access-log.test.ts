@@ -59,7 +59,7 @@ t.test('the level tells who has to act', async (t) => {
   for (const [fault, level] of levels) {
     await service.setFault(fault)
     // Identical requests get the same response for a while if its outcome is unknown.
-    await service.mint({ token: await service.token({ sub: `u-${JSON.stringify(fault).length}` }) })
+    await service.mint({ token: await service.token({ sub: JSON.stringify(fault).replace(/\W/g, '') }) })
     t.equal(service.log().at(-1)?.level, level, JSON.stringify(fault))
   }
 })

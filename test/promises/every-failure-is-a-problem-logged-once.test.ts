@@ -169,6 +169,12 @@ t.test('what follows a request gets no response and no line of its own', async (
     [[201, 'close']],
     'a client that still reads gets its response',
   )
+  const pipelined = service.head() + service.head('X-Company-Id: other') + service.head()
+  t.strictSame(
+    (await exchange(service, `${pipelined}garbage\r\n\r\n`)).map(({ status }) => status),
+    [201, 403, 201],
+    'one to each request',
+  )
   await service.matchCounts(t)
 })
 
