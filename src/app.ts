@@ -29,7 +29,6 @@ import { withTraceId } from './plugins/trace-context.js'
 import { documentationRoutes } from './routes/documentation.js'
 import { managementRoutes } from './routes/management.js'
 import { kybTokenRoute } from './routes/onboarding/kyb-token.js'
-import { createClientAddress } from './services/client-address.js'
 
 export interface AppDependencies {
   readonly logger: Logger
@@ -75,11 +74,10 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
     droppedLogLines = () => 0,
   } = dependencies
   const limits = { ...defaultLimits, ...dependencies.limits }
-  const clientAddress = createClientAddress(config.TRUST_PROXY ?? [])
   const app = Fastify({
     ...serverOptions(logger, limits),
     keepAliveTimeout: config.KEEP_ALIVE_TIMEOUT_MS,
-    genReqId: createRequestId(clientAddress.isFromProxy) as (request: unknown) => string,
+    genReqId: createRequestId(config.TRUST_PROXY),
     childLoggerFactory: withTraceId,
     frameworkErrors: onFrameworkError,
     clientErrorHandler: onClientError,
@@ -96,7 +94,7 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   await app.register(overload, { maxEventLoopDelayMs: limits.eventLoopDelayMs })
   await app.register(strictRequests)
   await app.register(sharedState, { config })
-  await app.register(rateLimits, { config, monotonicNow, addressOf: clientAddress.of })
+  await app.register(rateLimits, { config, monotonicNow })
   await app.register(authentication, { config, now, monotonicNow })
   await app.register(reloads)
   await app.register(idenfy, { config, now, monotonicNow })

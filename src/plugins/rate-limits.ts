@@ -1,11 +1,11 @@
 import { hash } from 'node:crypto'
-import type { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
 import rateLimit, { normalizeIP, type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
 import { Problem } from '../problems.js'
+import { createClientAddress } from '../services/client-address.js'
 import { createRateCounter } from '../services/rate-counter.js'
 
 declare module 'fastify' {
@@ -22,8 +22,6 @@ declare module 'fastify' {
 export interface RateLimitsOptions {
   readonly config: Config
   readonly monotonicNow: () => number
-  /** The address that a request comes from. */
-  readonly addressOf: (request: IncomingMessage) => string
 }
 
 type Limit = (request: FastifyRequest) => Promise<Result>
@@ -40,8 +38,9 @@ const nameSpace = 'onboarding-bff:rate:'
 
 /** Counted by all replicas together while Redis is there, else by each for itself. */
 export const rateLimits = fp<RateLimitsOptions>(
-  async (app, { config, monotonicNow, addressOf }) => {
+  async (app, { config, monotonicNow }) => {
     const { sharedRedis } = app
+    const clientAddress = createClientAddress(config.TRUST_PROXY ?? [])
     const local = await limiterFactory(app, { store: localStore(monotonicNow) })
     const shared = sharedRedis && (await limiterFactory(app, { redis: sharedRedis.client, nameSpace }))
     const limit = (max: number, keyOf: (request: FastifyRequest) => string): Limit => {
@@ -64,7 +63,7 @@ export const rateLimits = fp<RateLimitsOptions>(
     const ofCompany = limit(maxOfCompany, ({ caller }) => `company:${caller?.companyId}`)
     const ofAddress = limit(
       config.RATE_LIMIT_IP_PER_MINUTE,
-      ({ raw }) => `address:${network(addressOf(raw))}`,
+      ({ raw }) => `address:${network(clientAddress.of(raw))}`,
     )
 
     app.decorate('limitRequests', async (request: FastifyRequest, reply: FastifyReply) => {

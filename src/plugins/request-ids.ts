@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
+import { createClientAddress } from '../services/client-address.js'
 
 const plainId = /^[A-Za-z0-9._-]{1,64}$/
 
 /** For Fastify's `genReqId`: the id that a trusted proxy gave the request, or one of our own. */
-export function createRequestId(isFromProxy: (request: IncomingMessage) => boolean) {
-  return (request: IncomingMessage): string => {
+export function createRequestId(trustedNetworks: readonly string[] = []) {
+  const { isFromProxy } = createClientAddress(trustedNetworks)
+  return (request: Pick<IncomingMessage, 'headers' | 'socket'>): string => {
     const given = request.headers['x-request-id']
     if (typeof given === 'string' && plainId.test(given) && isFromProxy(request)) return given
     return randomUUID()

@@ -4,11 +4,13 @@ import { BlockList, isIP, isIPv6 } from 'node:net'
 /** What stands in for an address that nothing knows: the client had reset the connection before it was accepted. */
 const unknown = 'unknown'
 
+type Received = Pick<IncomingMessage, 'headers' | 'socket'>
+
 export interface ClientAddress {
   /** Whether a request comes straight from a trusted proxy. */
-  isFromProxy(request: IncomingMessage): boolean
+  isFromProxy(request: Received): boolean
   /** The address that a request comes from: of the connection, or what trusted proxies report about it. */
-  of(request: IncomingMessage): string
+  of(request: Received): string
 }
 
 /** Reads `X-Forwarded-For` as far as the proxies that wrote it are trusted. */
