@@ -226,10 +226,10 @@ export const environmentSchema = Type.Object({
   }),
   KEEP_ALIVE_TIMEOUT_MS: Type.Integer({
     minimum: 1000,
-    maximum: 3_600_000,
+    maximum: 7_200_000,
     default: 72_000,
     description:
-      'How long an idle connection stays open; set it above the idle timeout of your load balancer',
+      'How long an idle connection stays open, 1000 to 7200000; set it above the idle timeout of your load balancer',
   }),
   DRAIN_DELAY_MS: Type.Integer({
     minimum: 0,
