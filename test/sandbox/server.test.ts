@@ -100,7 +100,7 @@ t.test('what cannot start says why', async (t) => {
     [
       [],
       { SANDBOX_CORS_ORIGINS: '*' },
-      'The configuration has 1 fault(s):\n  CORS_ORIGINS must be a comma-separated list of exact origins',
+      'The configuration has 1 fault(s):\n  CORS_ORIGINS must be a comma-separated list of origins',
     ],
     [[], { SANDBOX_PORT: 'x' }, 'SANDBOX_PORT must be an integer from 0 to 65535'],
     [['idp'], {}, 'There is no part "idp"; there are idenfy-simulator, identity-provider, demo, and all'],
