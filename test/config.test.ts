@@ -256,6 +256,8 @@ t.test('API7-2, API8-2 one variable at a time', async (t) => {
     ['KYB_IDENTITY_KEY', { KYB_IDENTITY_KEY: 'short' }],
     ['IDENFY_PROXY_URL', { IDENFY_PROXY_URL: 'socks5://proxy.example' }],
     ['IDENFY_PROXY_URL', { IDENFY_PROXY_URL: 'http://' }],
+    ['REDIS_REQUIRED', { REDIS_REQUIRED: 'true' }],
+    ['REDIS_REQUIRED', { REDIS_REQUIRED: 'always' }],
     ['REDIS_URL', { REDIS_URL: 'http://redis.example', STATE_ENCRYPTION_KEY: stateKey }],
     ['REDIS_URL', { REDIS_URL: 'redis://[', STATE_ENCRYPTION_KEY: stateKey }],
     ['STATE_ENCRYPTION_KEY', { REDIS_URL: 'redis://redis.example' }],

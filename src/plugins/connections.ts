@@ -80,9 +80,11 @@ export const connections = fp(
     function end(reply: FastifyReply): void {
       const { socket } = reply.request
       const connection = open.get(socket)
-      if (!connection?.inProgress.delete(reply)) return
-      onEnd(reply, true)
-      if ((isClosing || connection.isLast) && connection.inProgress.size === 0) socket.destroySoon()
+      // The listener has been told of a client that disconnected.
+      if (connection?.inProgress.delete(reply)) {
+        onEnd(reply, true)
+        if ((isClosing || connection.isLast) && connection.inProgress.size === 0) socket.destroySoon()
+      }
     }
 
     function stopKeepAlive(): void {

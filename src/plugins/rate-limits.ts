@@ -1,5 +1,4 @@
 import { hash } from 'node:crypto'
-import { isIP } from 'node:net'
 import rateLimit, { normalizeIP, type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -61,9 +60,10 @@ export const rateLimits = fp<RateLimitsOptions>(
     const requestsOfUser = limit(maxRequests, ({ caller }) => `requests:${caller?.userId}`)
     const ofUser = limit(maxOfUser, ({ caller }) => `user:${caller?.userId}`)
     const ofCompany = limit(maxOfCompany, ({ caller }) => `company:${caller?.companyId}`)
+    // An IPv6 network of 64 bits counts as one address.
     const ofAddress = limit(
       config.RATE_LIMIT_IP_PER_MINUTE,
-      ({ raw }) => `address:${network(clientAddress.of(raw))}`,
+      ({ raw }) => `address:${normalizeIP(clientAddress.of(raw))}`,
     )
 
     app.decorate('limitRequests', async (request: FastifyRequest, reply: FastifyReply) => {
@@ -110,11 +110,6 @@ function localStore(monotonicNow: () => number) {
       return new LocalStore()
     }
   }
-}
-
-/** An IPv6 network of 64 bits counts as one address. */
-function network(address: string): string {
-  return isIP(address) === 0 ? address : normalizeIP(address)
 }
 
 function refuseAbove({ isExceeded, ttlInSeconds }: Result): void {

@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { type Answer, build, createClock, type Overrides } from '../helper.js'
+import { type Answer, build, createClock, type Overrides, until } from '../helper.js'
 import { needsRedis, startRedis } from '../redis-server.js'
 
 const hour = 3_600_000
@@ -77,6 +77,22 @@ t.test('in one replica', async (t) => {
 })
 
 t.test('between two replicas', needsRedis, async (t) => {
+  await t.test('the second one, whose clock is an hour ahead, waits for the first', async (t) => {
+    const redis = await startRedis(t)
+    const { clocks } = createClock(startedAtMs)
+    const env = { ...redis.env, KYB_REPLAY_SECONDS: '0' }
+    const first = await build(t, { ...clocks, env })
+    const ahead = { now: () => clocks.now() + hour, monotonicNow: clocks.monotonicNow }
+    const second = await build(t, { ...ahead, env, peers: first })
+    await first.setFault({ delayMs: 500 })
+    const token = await first.token({ exp: startedAtMs / 1000 + 7200 })
+    const own = first.mint({ token })
+    await until(async () => (await first.arrived()).length === 1)
+    t.match((await second.mint({ token })).json, { code: 'provider-bad-response', outcome: 'unknown' })
+    t.equal((await own).status, 201)
+    t.equal((await first.arrived()).length, 1)
+  })
+
   for (const [name, skewMs] of [
     ['an hour ahead', hour],
     ['half an hour ahead', hour / 2],

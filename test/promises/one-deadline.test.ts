@@ -234,6 +234,19 @@ t.test('whatever happens in the queue', async (t) => {
   })
 })
 
+t.test('however slow the identity provider is', async (t) => {
+  const silentProvider = await listenFor(t, silent)
+  const idenfy = await startFaultServer(t, created)
+  const service = await start(t, {
+    AUTH_JWKS_URL: `http://127.0.0.1:${silentProvider.port}/jwks`,
+    IDENFY_BASE_URL: idenfy.url,
+  })
+  for (let request = 0; request < 3; request += 1) {
+    t.match((await inTime(t, () => service.mint())).json, { code: 'auth-keys-unavailable' })
+  }
+  t.equal(idenfy.arrivals.length, 0)
+})
+
 t.test('whatever another replica does', needsRedis, async (t) => {
   const idenfy = await startFaultServer(t, () => {})
   const redis = await startRedis(t)

@@ -29,7 +29,7 @@ const flight = (overrides: Partial<Flight<Result>> = {}): Flight<Result> => ({
 /** Two replicas with one Redis, and a client to look into it. */
 async function setUp(t: Test) {
   const server = await startRedis(t)
-  const replica = async (key = stateKey) => {
+  const replica = async (key = stateKey, commandTimeoutMs = 1_000) => {
     const cipher = createStateCipher([key])
     const shared = createSharedRedis({
       redis: new Redis(server.env.REDIS_URL, {
@@ -38,7 +38,7 @@ async function setUp(t: Test) {
         maxRetriesPerRequest: 0,
         retryStrategy: () => 50,
       }),
-      commandTimeoutMs: 1_000,
+      commandTimeoutMs,
       onChange: () => {},
     })
     await shared.connect()
@@ -181,4 +181,23 @@ t.test('a replica that closes does not wait for a Redis that is gone', needsRedi
   end('first')
   await own
   await first.settled()
+})
+
+t.test('a lease that was written too late is given back', needsRedis, async (t) => {
+  const { replica, server, client } = await setUp(t)
+  const impatient = await replica(stateKey, 50)
+  const once = flight({ kind: 'once', mayRunAlone: false, lifetimeMs: () => 60_000 })
+  server.freeze()
+  await t.rejects(
+    impatient.run('key', async () => ({ text: 'sent' }), once),
+    { code: 'state-unavailable' },
+  )
+  server.thaw()
+  await until(async () => (await client.get('key'))?.startsWith('E') === true)
+  let result: unknown
+  await until(async () => {
+    result = await impatient.run('key', async () => ({ text: 'sent' }), once).catch(() => undefined)
+    return result !== undefined
+  })
+  t.match(result, { origin: 'own' }, 'the key is free: nothing was sent under it')
 })

@@ -196,6 +196,18 @@ t.test('documents that are refused, every fault by its pointer and none by its v
       { session: { flow }, companies: { acme: { session: { questionnaire: 'canary' } } } },
       /^is not valid: \/companies\/acme\/session has a flow/,
     ],
+    [
+      { session: { questionnaire: 'canary' }, callerMaySet: { flow: true } },
+      /^is not valid: \/callerMaySet\/flow lets the caller set a flow, and session has a questionnaire/,
+    ],
+    [
+      { session: { flow }, callerMaySet: { questionnaire: ['canary', null] } },
+      /^is not valid: \/callerMaySet\/questionnaire lets the caller set a questionnaire, and session has a flow/,
+    ],
+    [
+      { session: { questionnaire: 'q' }, companies: { acme: { callerMaySet: { flow: [flow] } } } },
+      /^is not valid: \/companies\/acme\/callerMaySet\/flow /,
+    ],
   ]
   for (const [document, message] of rows) {
     const error = t.throws(() => checkPolicy(document), { message }, JSON.stringify(document))
@@ -208,6 +220,14 @@ t.test('documents that are refused, every fault by its pointer and none by its v
       companies: { acme: { session: { flow, questionnaire: null } } },
     }),
   )
+  for (const callerMaySet of [
+    { questionnaire: false },
+    { questionnaire: [null] },
+    { questionnaire: [] },
+    {},
+  ]) {
+    t.doesNotThrow(() => checkPolicy({ session: { flow }, callerMaySet }), JSON.stringify(callerMaySet))
+  }
 })
 
 t.test('a company id in a pointer is escaped', async (t) => {

@@ -289,3 +289,32 @@ t.test('an error that is no problem passes unchanged, and says nothing about iDe
     t.equal(breaker.isOpen(), false)
   }
 })
+
+t.test('a POST for which too little time is left is not sent, and says nothing about iDenfy', async (t) => {
+  const { clocks, pass } = createClock()
+  const breaker = createCircuitBreaker({ classify: classifyFailure, monotonicNow: clocks.monotonicNow })
+  const client = createReliableClient({
+    client: { createKybToken: () => t.fail('nothing is sent') as never },
+    breaker,
+    bulkhead: createBulkhead({ maxInFlight: 1 }),
+    budget: createRetryBudget(),
+    timeoutMs: 1000,
+    monotonicNow: clocks.monotonicNow,
+    onAttempt: () => t.fail('no attempt'),
+    onRetry: () => t.fail('no retry'),
+    logger: { warn: () => t.fail('no line') },
+  })
+  for (let i = 0; i < 6; i++) {
+    const call = {
+      deadline: clocks.monotonicNow() + 1000,
+      isAbandoned: () => false,
+      // A limit that is counted in a slow Redis.
+      admit: async () => pass(0.8),
+    }
+    await t.rejects(client.createKybToken({ tokenType: 'FORM', clientId: 'acme' }, call), {
+      code: 'provider-unavailable',
+      options: { diagnosis: { reason: 'no-time-left' } },
+    })
+  }
+  t.equal(breaker.isOpen(), false)
+})
