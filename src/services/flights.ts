@@ -60,6 +60,7 @@ export interface MemoryFlightsOptions<T> {
 
 interface InFlight<T> {
   readonly landing: Promise<Landing<T>>
+  readonly deadline: number
   /** One for each request that waits. */
   readonly waiting: Pick<Flight<T>, 'isAbandoned'>[]
 }
@@ -91,6 +92,17 @@ export function createMemoryFlights<T extends object>(options: MemoryFlightsOpti
     }
   }
 
+  /** The work of another request may have more time than this one, which spent some before. */
+  async function inTime({ landing, deadline }: InFlight<T>, flight: Flight<T>): Promise<Landing<T>> {
+    if (flight.deadline >= deadline) return landing
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<Landing<T>>((resolve) => {
+      const value = flight.unknown('late')
+      timer = setTimeout(resolve, flight.deadline - monotonicNow(), { origin: 'joined', value })
+    })
+    return Promise.race([landing, late]).finally(() => clearTimeout(timer))
+  }
+
   function run(key: string, work: Work<T>, flight: Flight<T>): Promise<Landing<T>> {
     const value = stored.get(key)
     if (value !== undefined && flight.lifetimeMs(value) > 0 && flight.accepts(value)) {
@@ -101,12 +113,12 @@ export function createMemoryFlights<T extends object>(options: MemoryFlightsOpti
       const waiting: InFlight<T>['waiting'] = [flight]
       const isAbandoned = () => waiting.every((other) => other.isAbandoned())
       const landing = fly(key, work, { ...flight, isAbandoned }, waiting)
-      inFlight.set(key, { landing, waiting })
+      inFlight.set(key, { landing, waiting, deadline: flight.deadline })
       return landing
     }
     if (flight.kind === 'once') return Promise.reject(new Problem('idempotency-conflict'))
     other.waiting.push(flight)
-    return other.landing.then(
+    return inTime(other, flight).then(
       ({ value }) => ({ origin: 'joined', value }),
       (error) => {
         // This request came after the work had been given up.

@@ -185,7 +185,8 @@ export function createRedisFlights<T>({ shared, cipher, monotonicNow }: RedisFli
     },
     async settled() {
       isClosing = true
-      await Promise.all(publishing)
+      const lastTriesMs = 1_000
+      await Promise.race([Promise.all(publishing), delay(lastTriesMs, undefined, { ref: false })])
     },
   }
 }

@@ -59,7 +59,8 @@ export function exchange(
       else if (isLastTimer) sending.abort(new DeadlineExceeded())
       else {
         isLastTimer = true
-        timer = setTimeout(onTimeout, deadline - sendBefore)
+        // By the clock, because this process may have been stopped. A clock that stands still must not add time.
+        timer = setTimeout(onTimeout, Math.min(deadline - sendBefore, deadline - monotonicNow()))
       }
     }
     let timer = setTimeout(onTimeout, sendBefore - monotonicNow())

@@ -60,13 +60,18 @@ export function createReliableClient(options: ReliableClientOptions) {
 
   function attempt(request: KybFormTokenRequest, call: Call): Promise<KybFormToken> {
     const sendBefore = call.deadline - minPostMs
-    // Before the queue too: while the circuit is open no request should have to wait for that response.
-    breaker.check()
+    /** After every wait, and before the next one. What will not be sent must not be counted either. */
+    function check(): void {
+      breaker.check()
+      if (monotonicNow() >= sendBefore) throw noTimeLeft()
+    }
+    check()
     return bulkhead.run(
       async () => {
         if (call.isAbandoned()) throw new Abandoned()
+        check()
         await call.admit()
-        if (monotonicNow() >= sendBefore) throw noTimeLeft()
+        check()
         return breaker.run(() => post(request, { ...call, sendBefore }))
       },
       Math.min(maxQueueWaitMs, sendBefore - monotonicNow()),
