@@ -84,9 +84,8 @@ export const connections = fp(
       const { socket } = reply.request
       const connection = open.get(socket)
       // The listener has been told of a client that disconnected.
-      const index = connection?.inProgress.indexOf(reply) ?? -1
-      if (connection && index >= 0) {
-        connection.inProgress.splice(index, 1)
+      if (connection?.inProgress.includes(reply)) {
+        connection.inProgress.splice(connection.inProgress.indexOf(reply), 1)
         onEnd(reply, true)
         if ((isClosing || connection.isLast) && connection.inProgress.length === 0) socket.destroySoon()
       }
