@@ -28,14 +28,17 @@ export interface AuthenticationOptions {
   readonly monotonicNow: () => number
 }
 
-const fetchTimeoutMs = 2_000
+const maxFetchTimeoutMs = 2_000
+/** Between fetches for unknown keys. */
+const maxUnknownKeyIntervalMs = 1_000
 const refreshCheckMs = 1_000
 const maxLoggedKeys = 20
 
 export const authentication = fp<AuthenticationOptions>(
   async (app, { config, now, monotonicNow }) => {
-    // What is left is for iDenfy.
-    const waitMs = config.IDENFY_TIMEOUT_MS / 2
+    // What is left is for iDenfy. A fetch takes less, so that a request learns how it ended.
+    const waitMs = (config.IDENFY_TIMEOUT_MS * 3) / 4
+    const fetchTimeoutMs = Math.min(maxFetchTimeoutMs, config.IDENFY_TIMEOUT_MS / 2)
     const dispatcher = new Agent({
       maxResponseSize: maxKeySetBytes,
       connect: { timeout: fetchTimeoutMs },
@@ -49,7 +52,7 @@ export const authentication = fp<AuthenticationOptions>(
       userAgent: `onboarding-bff/${version}`,
       algorithms: config.AUTH_ALGORITHMS,
       fetchTimeoutMs,
-      waitMs,
+      unknownKeyIntervalMs: Math.min(maxUnknownKeyIntervalMs, waitMs / 2),
       onFetchFailed: (err) => {
         if (isClosing) return
         const { ignored } = err as { ignored?: readonly IgnoredKey[] }

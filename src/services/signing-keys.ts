@@ -14,18 +14,17 @@ const refreshAfterMs = 4 * 60_000
 const maxStaleMs = 24 * 60 * 60_000
 const firstRetryMs = 1_000
 const maxRetryMs = 60_000
-/** Fetches for unknown keys: a few at once, then one a second. Tokens with made-up key ids cause no more than that. */
+/** Fetches for unknown keys: a few at once, then one per interval. Tokens with made-up key ids cause no more than that. */
 const unknownKeyBurst = 5
-const unknownKeyIntervalMs = 1_000
 const maxRememberedKids = 1_000
 
 export interface SigningKeysOptions extends KeySetSource {
   /** Accepted signature algorithms. */
   readonly algorithms: readonly string[]
-  /** How long a fetch may take. */
+  /** How long a fetch may take, which is how long a request may wait for one. */
   readonly fetchTimeoutMs: number
-  /** How long a request may wait for one. */
-  readonly waitMs: number
+  /** From one fetch for an unknown key to the next, after the first few. */
+  readonly unknownKeyIntervalMs: number
   readonly onFetchFailed: (error: unknown) => void
   /** Told of the members of a set that are not used, once for each different list. */
   readonly onKeysIgnored: (ignored: readonly IgnoredKey[]) => void
@@ -62,7 +61,7 @@ export function createSigningKeys(options: SigningKeysOptions) {
   const {
     algorithms,
     fetchTimeoutMs,
-    waitMs,
+    unknownKeyIntervalMs,
     onFetchFailed,
     onKeysIgnored,
     now,
@@ -151,9 +150,7 @@ export function createSigningKeys(options: SigningKeysOptions) {
   /** What to wait for before the set may be used; undefined if it is fresh, or no other can be fetched now. */
   function freshen(): Promise<void> | undefined {
     if (current && ageMs(current) < maxAgeMs) return undefined
-    const fetched = fetchNow()
-    // A fetch that is too late for this request counts as failed for it.
-    return fetched && inTime(() => fetched, waitMs).catch(() => {})
+    return fetchNow()
   }
 
   /**

@@ -81,6 +81,21 @@ t.test('without any request the keys stay fresh, and the metric says so', async 
   t.match(await metrics(), /^signing_keys_age_seconds 0$/m)
 })
 
+t.test('a slow provider is waited for, also with a short deadline', async (t) => {
+  const { clocks, pass } = createClock()
+  const provider = await startKeyServer(t, kept.publicJwk, withdrawn.publicJwk)
+  const service = await build(t, {
+    ...clocks,
+    env: { AUTH_JWKS_URL: provider.url, IDENFY_TIMEOUT_MS: '1200' },
+  })
+  const token = await service.token({ exp: Math.floor(clocks.now() / 1000) + 2 * hour }, {}, withdrawn)
+  t.equal((await service.mint({ token })).status, 201)
+  const set = JSON.stringify({ keys: [kept.publicJwk] })
+  provider.respond = (_request, response) => setTimeout(() => response.end(set), 300)
+  pass(hour)
+  matchProblem(t, await service.mint({ token }), 'invalid-token')
+})
+
 t.test('a machine that was suspended asks at once: its monotonic clock has stood still', async (t) => {
   let suspendedMs = 0
   const provider = await startKeyServer(t, kept.publicJwk, withdrawn.publicJwk)

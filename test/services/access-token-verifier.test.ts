@@ -19,7 +19,7 @@ async function setUp(t: Test) {
     userAgent: 'test/1',
     algorithms: ['ES256'],
     fetchTimeoutMs: 1000,
-    waitMs: 1000,
+    unknownKeyIntervalMs: 1000,
     onFetchFailed: () => {},
     onKeysIgnored: () => {},
     now: Date.now,

@@ -32,7 +32,7 @@ async function setUp(t: Test, ...published: unknown[]) {
     monotonicNow: () => clock.now,
     random: () => 1,
     fetchTimeoutMs: 500,
-    waitMs: 1000,
+    unknownKeyIntervalMs: 1000,
   })
   return {
     provider,
