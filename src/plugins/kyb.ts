@@ -19,7 +19,8 @@ export interface KybOptions {
   readonly monotonicNow: () => number
 }
 
-const maxStoredTokens = 10_000
+/** iDenfy accepts 10,000 requests an hour. Each leaves up to two results, which are kept for an hour at most. */
+const maxStoredResults = 20_000
 /** What `REDIS_REQUIRED` says. A single replica has no state to share. */
 const sharedStateRequiredFor = { false: 'none', keys: 'keys', true: 'all' } as const
 
@@ -34,7 +35,7 @@ export const kyb = fp<KybOptions>(
         createClientIdentity({ clientId: config.KYB_CLIENT_ID, externalRef: config.KYB_EXTERNAL_REF }, key),
     )
     const flights = createMemoryFlights<Result>({
-      maxStored: maxStoredTokens,
+      maxStored: maxStoredResults,
       monotonicNow,
       beyond: app.sharedRedis
         ? createRedisFlights({
