@@ -86,6 +86,8 @@ export const connections = fp(
       // The listener has been told of a client that disconnected.
       if (connection?.inProgress.includes(reply)) {
         connection.inProgress.splice(connection.inProgress.indexOf(reply), 1)
+        // What a connection refers to survives collections of the young generation, and is copied.
+        if (connection.latest === reply && reply.request.raw.complete) connection.latest = undefined
         onEnd(reply, true)
         if ((isClosing || connection.isLast) && connection.inProgress.length === 0) socket.destroySoon()
       }
