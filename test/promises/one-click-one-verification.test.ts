@@ -2,7 +2,17 @@ import { connect, createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { faults as idenfyFaults, mayOpen } from '../chaos/sick-idenfy.js'
 import { type Arrival, certificate, created, goodToken, startFaultServer } from '../fault-server.js'
-import { type Answer, addressesOf, build, listen, openSocket, send, spawnNode, until } from '../helper.js'
+import {
+  type Answer,
+  addressesOf,
+  build,
+  listen,
+  matchProblem,
+  openSocket,
+  send,
+  spawnNode,
+  until,
+} from '../helper.js'
 import { needsRedis, startRedis } from '../redis-server.js'
 
 type Service = Awaited<ReturnType<typeof build>>
@@ -390,4 +400,23 @@ t.test('what is given up by every client that waits for it is not sent', async (
     idenfy.arrivals.map(({ body }) => body.externalRef),
     ['u-1', 'u-1', 'u-3'],
   )
+})
+
+t.test('a fault of our own after sending counts as unknown: its key makes no second POST', async (t) => {
+  let posts = 0
+  const service = await build(t, {
+    prepare: ({ idenfy }) => {
+      idenfy.createKybToken = async () => {
+        posts += 1
+        throw new TypeError('a bug')
+      }
+    },
+  })
+  const headers = { 'idempotency-key': 'k' }
+  for (const replayed of [undefined, 'true']) {
+    const answer = await service.mint({ headers })
+    matchProblem(t, answer, 'internal-error')
+    t.equal(answer.headers['idempotency-replayed'], replayed)
+  }
+  t.equal(posts, 1)
 })
