@@ -16,14 +16,43 @@ interface ProblemDefinition {
   readonly advice: string
 }
 
+/**
+ * What exactly is wrong, for codes that have several causes: the `detail` of the response, and its name as `reason` in
+ * the log.
+ */
+export const problemDetails = {
+  'query-string': 'The URL must not have a query string.',
+  'url-encoding': 'The URL cannot be decoded.',
+  'http-syntax': 'This is not valid HTTP.',
+  'no-host': 'The Host field is missing.',
+  'repeated-field': 'Host, Authorization, Content-Type, Content-Encoding and X-Company-Id may occur once.',
+  'idempotency-key':
+    'Idempotency-Key must be 1 to 64 characters out of A-Z a-z 0-9 . _ ~ + / = : - with or without double quotes.',
+  'not-utf8': 'The body is not valid UTF-8.',
+  'not-json': 'The body is not valid JSON.',
+  'body-length': 'The body is not as long as Content-Length says.',
+  'long-number': 'The body has a number of more than 15 digits.',
+  'content-type': 'Content-Type must be application/json, in UTF-8.',
+  'content-encoding': 'Content-Encoding is not supported.',
+  'header-bytes': 'All header fields together must not exceed 16 KiB.',
+  'header-count': 'There must be at most 64 header fields.',
+  'user-limit': 'This user has started too many verifications in the last minute.',
+  'company-limit': 'This company has started too many verifications in the last minute.',
+  'request-limit': 'This user has sent too many requests in the last minute.',
+  'address-limit': 'There were too many failed authentications from this address in the last minute.',
+  'no-company': 'The access token names no company.',
+  'company-not-listed': 'X-Company-Id names a company that the access token does not list.',
+} as const
+export type ProblemDetail = keyof typeof problemDetails
+
 /** Every problem this service can answer with. The codes are part of the public contract. */
 export const problems = {
   'malformed-request': {
     status: 400,
     title: 'The request is malformed',
     retryable: false,
-    when: 'not parsable, not UTF-8, a query string, a bad `Idempotency-Key`, or ambiguous: two `Host`, `Authorization`, `Content-Type` or `X-Company-Id`',
-    advice: 'Mend the request: send each of these fields once, no query string, and a body that is JSON.',
+    when: 'not parsable, not UTF-8, a query string, a bad `Idempotency-Key`, or ambiguous: two `Host`, `Authorization`, `Content-Type` or `X-Company-Id`. `detail` says which',
+    advice: 'Fix what `detail` names.',
   },
   'validation-failed': {
     status: 400,
@@ -61,9 +90,16 @@ export const problems = {
     status: 403,
     title: 'The access token gives no access to this company',
     retryable: false,
-    when: 'no company in the token, another one asked for, or several and none picked',
+    when: 'no company in the token, or `X-Company-Id` names one that the token does not list. `detail` says which',
     advice:
-      'With several companies in the token, let the user pick one and send its id as `X-Company-Id`. Otherwise the account has no company yet.',
+      'Show that this account has no access to the company. The identity provider lists the companies of a user.',
+  },
+  'company-required': {
+    status: 403,
+    title: 'The request must say which company it is for',
+    retryable: false,
+    when: 'the token lists several companies and the request has no `X-Company-Id`. `companyIds` lists them',
+    advice: 'Let the user choose one of `companyIds` and send it as `X-Company-Id`.',
   },
   'identity-not-mappable': {
     status: 403,
@@ -134,7 +170,7 @@ export const problems = {
     status: 415,
     title: 'The request body must be application/json',
     retryable: false,
-    when: 'a body that is not `application/json` in UTF-8, or is encoded',
+    when: 'a body that is not `application/json` in UTF-8, or is encoded. `detail` says which',
     advice: 'Send `Content-Type: application/json`, or neither a body nor that field.',
   },
   'expectation-failed': {
@@ -155,7 +191,7 @@ export const problems = {
     status: 429,
     title: 'Too many requests',
     retryable: true,
-    when: 'too many new verifications of this user or company, too many requests of this user, or too many failed authentications of this address',
+    when: 'too many new verifications of this user or company, too many requests of this user, or too many failed authentications of this address. `detail` says which',
     advice: 'Wait as `Retry-After` says. If it comes in ordinary use, look for a loop in the front-end.',
   },
   'header-too-large': {
@@ -287,7 +323,13 @@ export const ProblemDetails = Type.Object(
     requestId: Type.String({ description: 'Finds the line in the log of the service' }),
     retryable: Type.Boolean({ description: 'May the same request succeed later without a change?' }),
     outcome: Type.Optional(ProviderOutcome),
+    detail: Type.Optional(
+      Type.String({ description: 'What exactly is wrong, where a code has several causes' }),
+    ),
     errors: Type.Optional(Type.Array(FieldFault)),
+    companyIds: Type.Optional(
+      Type.Array(Type.String(), { description: 'The companies that the caller may choose from' }),
+    ),
   },
   { additionalProperties: false },
 )
@@ -296,7 +338,11 @@ export type ProblemDetails = Static<typeof ProblemDetails>
 export interface ProblemOptions {
   /** For the operator's log only. */
   readonly cause?: unknown
-  /** What the operator's log line says beyond the code: values from closed lists, never input. */
+  /** Which of the causes of the code it is, for the caller and the log. */
+  readonly detail?: ProblemDetail
+  /** For a caller who has to choose one. */
+  readonly companyIds?: readonly string[]
+  /** What the operator's log line says beyond the code: values from closed lists, or from a verified token. */
   readonly diagnosis?: Readonly<Record<string, string | number | undefined>>
   readonly errors?: readonly FieldFault[]
   /** Response header fields that the code does not imply. */
@@ -310,18 +356,23 @@ export interface ProblemOptions {
   }
 }
 
-/** A failure with a place in the table: what services, hooks and handlers throw. */
+/** A failure with a place in the table: what services, hooks and handlers throw. `detail` is logged as `reason`. */
 export class Problem extends Error {
   override readonly name = 'Problem'
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
 
+  readonly options: ProblemOptions
+
   constructor(
     readonly code: ProblemCode,
-    readonly options: ProblemOptions = {},
+    options: ProblemOptions = {},
   ) {
     const definition: ProblemDefinition = problems[code]
     super(definition.title, { cause: options.cause })
+    const { detail, diagnosis } = options
+    this.options =
+      detail === undefined ? options : { ...options, diagnosis: { reason: detail, ...diagnosis } }
     this.status = definition.status
     const { challenge } = definition
     const retryAfterSeconds = options.retryAfterSeconds ?? definition.retryAfterSeconds
@@ -333,10 +384,10 @@ export class Problem extends Error {
     }
   }
 
-  /** Composes the one shape of error bodies; nothing in it comes from the input or from iDenfy. */
+  /** Composes the one shape of error bodies. Nothing in it comes from the request or from iDenfy, but names of fields. */
   toDetails(requestId: string): ProblemDetails {
     const { title, status, retryable, outcome }: ProblemDefinition = problems[this.code]
-    const { errors } = this.options
+    const { detail, errors, companyIds } = this.options
     return {
       type: `/problems/${this.code}`,
       title,
@@ -345,7 +396,9 @@ export class Problem extends Error {
       requestId,
       retryable,
       ...(outcome && { outcome }),
+      ...(detail && { detail: problemDetails[detail] }),
       ...(errors && { errors: [...errors] }),
+      ...(companyIds && { companyIds: [...companyIds] }),
     }
   }
 }

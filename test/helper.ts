@@ -8,7 +8,13 @@ import { request } from 'undici'
 import { buildApp, buildManagementApp, type Limits } from '../src/app.js'
 import { loadConfig } from '../src/config.js'
 import { createLogger } from '../src/logger.js'
-import { type FieldFault, type ProblemCode, problems } from '../src/problems.js'
+import {
+  type FieldFault,
+  type ProblemCode,
+  type ProblemDetail,
+  problemDetails,
+  problems,
+} from '../src/problems.js'
 import { buildIdenfySimulator } from '../src/sandbox/idenfy-simulator.js'
 import { buildIdentityProvider } from '../src/sandbox/identity-provider.js'
 import { createTokenSigner, type TokenSigner } from '../src/sandbox/token-signer.js'
@@ -322,12 +328,21 @@ const { paths, components } = JSON.parse(readFileSync('openapi.json', 'utf8'))
 const documented = paths['/onboarding/kyb-token'].post.responses
 const documentedFields = components.headers
 
+const detailTexts = new Set<string>(Object.values(problemDetails))
+const severalCauses = new Set<ProblemCode>([
+  'malformed-request',
+  'unsupported-media-type',
+  'header-too-large',
+  'company-not-allowed',
+  'rate-limited',
+])
+
 /** That an answer is the problem of this code, in full and in form, and nothing else. */
 export function matchProblem(
   t: Test,
   answer: Answer,
   code: ProblemCode,
-  extra: { errors?: FieldFault[]; outcome?: string } = {},
+  extra: { errors?: FieldFault[]; outcome?: string; detail?: ProblemDetail; companyIds?: string[] } = {},
 ): void {
   const { status, title, retryable } = problems[code]
   t.equal(answer.status, status, `${code} is a ${status}`)
@@ -339,9 +354,13 @@ export function matchProblem(
     if (answer.headers[name.toLowerCase()] !== undefined)
       t.ok(headers?.[name], `openapi.json has ${name} at ${status}`)
   }
-  const { requestId, ...rest } = answer.json
+  const { requestId, detail, ...rest } = answer.json
   t.match(requestId, /^[0-9a-f-]{36}$/)
-  t.strictSame(rest, { type: `/problems/${code}`, title, status, code, retryable, ...extra })
+  const { detail: expectedDetail, ...members } = extra
+  t.strictSame(rest, { type: `/problems/${code}`, title, status, code, retryable, ...members })
+  if (severalCauses.has(code)) t.ok(detailTexts.has(detail), `${code} says what is wrong: ${detail}`)
+  else t.equal(detail, undefined)
+  if (expectedDetail) t.equal(detail, problemDetails[expectedDetail])
 }
 
 function jsonBody(value: unknown) {

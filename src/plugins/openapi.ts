@@ -171,6 +171,11 @@ const replayed: ProblemOptions = { headers: { 'idempotency-replayed': 'true' } }
 
 /** What the code alone does not imply. */
 const exampleOptions: Partial<Record<ProblemCode, ProblemOptions>> = {
+  'malformed-request': { detail: 'not-json' },
+  'unsupported-media-type': { detail: 'content-type' },
+  'header-too-large': { detail: 'header-bytes' },
+  'company-not-allowed': { detail: 'company-not-listed' },
+  'company-required': { companyIds: ['acme', 'globex'] },
   'validation-failed': { errors: [{ pointer: '/tags/1', code: 'too-long' }] },
   'insufficient-scope': {
     headers: {
@@ -179,7 +184,7 @@ const exampleOptions: Partial<Record<ProblemCode, ProblemOptions>> = {
   },
   'field-not-permitted': { errors: [{ pointer: '/tags', code: 'not-permitted' }] },
   'method-not-allowed': { headers: { allow: 'POST' } },
-  'rate-limited': { retryAfterSeconds: 42 },
+  'rate-limited': { detail: 'user-limit', retryAfterSeconds: 42 },
   'internal-error': replayed,
   'provider-bad-response': replayed,
   'provider-outcome-unknown': replayed,

@@ -3,7 +3,7 @@ import { type OutgoingHttpHeaders, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { type FieldFault, Problem, type ProblemCode } from '../problems.js'
+import { type FieldFault, Problem, type ProblemCode, type ProblemDetail } from '../problems.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -48,7 +48,7 @@ export function refuseOnSocket(
     socket.destroy()
     return undefined
   }
-  const problem = new Problem(parserProblems[String(error.code)] ?? 'malformed-request')
+  const problem = parserProblem(error.code)
   if (arriving) {
     if (arriving.sent) socket.destroySoon()
     else sendProblem(problem, arriving.request, arriving.header('connection', 'close'))
@@ -66,9 +66,10 @@ export function refuseOnSocket(
   return { problem, requestId }
 }
 
-const parserProblems: Record<string, ProblemCode> = {
-  ERR_HTTP_REQUEST_TIMEOUT: 'request-timeout',
-  HPE_HEADER_OVERFLOW: 'header-too-large',
+function parserProblem(code: string | undefined): Problem {
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return new Problem('request-timeout')
+  if (code === 'HPE_HEADER_OVERFLOW') return new Problem('header-too-large', { detail: 'header-bytes' })
+  return new Problem('malformed-request', { detail: 'http-syntax' })
 }
 
 function fieldsOf(problem: Problem, requestId: string, body: string) {
@@ -101,10 +102,14 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
   raw.end(body)
 }
 
-const problemsOfStatus: Record<number, ProblemCode> = {
-  400: 'malformed-request',
-  413: 'payload-too-large',
-  415: 'unsupported-media-type',
+/** What Fastify refuses before a handler runs. */
+const fastifyProblems: Readonly<Record<string, [code: ProblemCode, detail?: ProblemDetail]>> = {
+  FST_ERR_BAD_URL: ['malformed-request', 'url-encoding'],
+  FST_ERR_CTP_INVALID_JSON_BODY: ['malformed-request', 'not-json'],
+  FST_ERR_CTP_EMPTY_JSON_BODY: ['malformed-request', 'not-json'],
+  FST_ERR_CTP_INVALID_CONTENT_LENGTH: ['malformed-request', 'body-length'],
+  FST_ERR_CTP_BODY_TOO_LARGE: ['payload-too-large'],
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: ['unsupported-media-type', 'content-type'],
 }
 
 function toProblem(error: unknown): Problem {
@@ -120,15 +125,14 @@ function toProblem(error: unknown): Problem {
 
 function errorToProblem(error: Error): Problem {
   if (error instanceof Problem) return error
-  const { validation, validationContext, code, statusCode } = error as FastifyError
+  const { validation, validationContext, code } = error as FastifyError
   if (validation) {
-    if (validationContext !== 'body') return new Problem('malformed-request')
+    // The only field that a schema has a pattern for.
+    if (validationContext !== 'body') return new Problem('malformed-request', { detail: 'idempotency-key' })
     return new Problem('validation-failed', { errors: fieldFaults(validation as SchemaError[]) })
   }
-  const isFastifys = String(code).startsWith('FST_')
-  return new Problem((isFastifys && problemsOfStatus[Number(statusCode)]) || 'internal-error', {
-    cause: error,
-  })
+  const [problemCode, detail] = fastifyProblems[String(code)] ?? ['internal-error']
+  return new Problem(problemCode, { cause: error, ...(detail && { detail }) })
 }
 
 interface SchemaError {

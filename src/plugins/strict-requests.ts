@@ -23,7 +23,8 @@ export const strictRequests = fp(
     app.removeContentTypeParser(['application/json', 'text/plain'])
     app.addContentTypeParser<Buffer>('application/json', { parseAs: 'buffer' }, (request, bytes, done) => {
       const text = bytes.toString()
-      if (!isUtf8(bytes) || hasLongNumber(text)) return done(new Problem('malformed-request'))
+      if (!isUtf8(bytes)) return done(new Problem('malformed-request', { detail: 'not-utf8' }))
+      if (hasLongNumber(text)) return done(new Problem('malformed-request', { detail: 'long-number' }))
       parseJson(request, text, done)
     })
 
@@ -40,25 +41,29 @@ function hasLongNumber(text: string): boolean {
 
 function checkRequest({ raw, headers, is404 }: FastifyRequest): void {
   checkFields(raw)
-  if (raw.httpVersion === '1.1' && headers.host === undefined) throw new Problem('malformed-request')
+  if (raw.httpVersion === '1.1' && headers.host === undefined) {
+    throw new Problem('malformed-request', { detail: 'no-host' })
+  }
   if ((headers.expect ?? '100-continue').toLowerCase() !== '100-continue')
     throw new Problem('expectation-failed')
   if (is404) return
-  if (raw.url?.includes('?')) throw new Problem('malformed-request')
+  if (raw.url?.includes('?')) throw new Problem('malformed-request', { detail: 'query-string' })
   const contentType = headers['content-type']
   if (contentType !== undefined && !acceptedContentType.test(contentType)) {
-    throw new Problem('unsupported-media-type')
+    throw new Problem('unsupported-media-type', { detail: 'content-type' })
   }
-  if (headers['content-encoding'] !== undefined) throw new Problem('unsupported-media-type')
+  if (headers['content-encoding'] !== undefined) {
+    throw new Problem('unsupported-media-type', { detail: 'content-encoding' })
+  }
 }
 
 function checkFields({ rawHeaders }: IncomingMessage): void {
-  if (rawHeaders.length > maxFields * 2) throw new Problem('header-too-large')
+  if (rawHeaders.length > maxFields * 2) throw new Problem('header-too-large', { detail: 'header-count' })
   const seen: string[] = []
   for (let index = 0; index < rawHeaders.length; index += 2) {
     const name = String(rawHeaders[index]).toLowerCase()
     if (!singularFields.has(name)) continue
-    if (seen.includes(name)) throw new Problem('malformed-request')
+    if (seen.includes(name)) throw new Problem('malformed-request', { detail: 'repeated-field' })
     seen.push(name)
   }
 }

@@ -24,7 +24,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
  * Derives the caller from verified claims. The company comes from the company claim alone;
  * `requestedCompanyId` (the `X-Company-Id` header) can only pick among those it lists.
  *
- * @throws Problem `insufficient-scope`, `invalid-token`, `company-not-allowed`, `identity-not-mappable`
+ * @throws Problem `insufficient-scope`, `invalid-token`, `company-required`, `company-not-allowed`, `identity-not-mappable`
  */
 export function createCallerResolver({ userClaim, companyClaim, requiredScope }: CallerOptions) {
   const readUser = claimReader(userClaim)
@@ -41,7 +41,7 @@ export function createCallerResolver({ userClaim, companyClaim, requiredScope }:
     if (isServiceToken(claims)) throw notMappable('no-user')
     const userId = idOf(readUser(claims))
     if (userId === undefined || userId.trim() === '') throw invalidToken('user-claim')
-    const companyId = pickCompany(readCompany(claims), requestedCompanyId)
+    const companyId = pickCompany(companyIdsOf(readCompany(claims), companyClaim), requestedCompanyId)
     return toCaller(userId, companyId)
   }
 }
@@ -66,22 +66,25 @@ function idOf(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined
 }
 
-function pickCompany(claim: unknown, requested: string | undefined): string {
-  const listed = new Set<string>()
-  for (const member of Array.isArray(claim) ? claim : [claim]) {
-    const id = idOf(member)
-    if (id === undefined || id.trim() === '') throw notAllowed('company-claim')
-    listed.add(id)
+function companyIdsOf(claim: unknown, claimName: string): [string, ...string[]] {
+  const members = Array.isArray(claim) ? claim : [claim]
+  const [first, ...others] = new Set(members.map(idOf).map((id) => (id?.trim() === '' ? undefined : id)))
+  if (first === undefined || others.includes(undefined)) {
+    throw new Problem('company-not-allowed', { detail: 'no-company', diagnosis: { claim: claimName } })
   }
-  const [only] = listed
-  if (only === undefined) throw notAllowed('company-claim')
+  return [first, ...(others as string[])]
+}
+
+function pickCompany(listed: readonly [string, ...string[]], requested: string | undefined): string {
   if (requested === undefined) {
-    if (listed.size > 1) throw notAllowed('company-not-picked')
-    return only
+    if (listed.length > 1) throw new Problem('company-required', { companyIds: listed })
+    return listed[0]
   }
-  const [picked, another] = new Set(spellingsOf(requested).filter((spelling) => listed.has(spelling)))
+  const [picked, another] = new Set(spellingsOf(requested).filter((spelling) => listed.includes(spelling)))
   // A field that may mean two of them picks neither.
-  if (picked === undefined || another !== undefined) throw notAllowed('company-not-listed')
+  if (picked === undefined || another !== undefined) {
+    throw new Problem('company-not-allowed', { detail: 'company-not-listed' })
+  }
   return picked
 }
 
@@ -99,10 +102,6 @@ function spellingsOf(field: string): string[] {
       return []
     }
   })
-}
-
-function notAllowed(reason: string): Problem {
-  return new Problem('company-not-allowed', { diagnosis: { reason } })
 }
 
 function notMappable(reason: string): Problem {

@@ -202,7 +202,7 @@ t.test('ids that are numbers are ids in decimal', async (t) => {
   const one = await service.token({ uid: 42, company_id: 4711 })
   t.match((await service.mint({ token: one })).json, { clientId: '4711', externalRef: '42' })
   const many = await service.token({ uid: 42, company_id: [4711, 4712] })
-  matchProblem(t, await service.mint({ token: many }), 'company-not-allowed')
+  matchProblem(t, await service.mint({ token: many }), 'company-required', { companyIds: ['4711', '4712'] })
   const headers = { 'x-company-id': '4712' }
   t.equal((await service.mint({ token: many, headers })).json.clientId, '4712')
 })
@@ -239,7 +239,7 @@ t.test('an id that the templates cannot express is for the operator to see', asy
   ]
   for (const [claims, reason] of rows) {
     matchProblem(t, await service.mint({ token: await service.token(claims) }), 'identity-not-mappable')
-    t.match(service.log('identity-not-mappable').at(-1), { level: 50, reason })
+    t.match(service.log('identity-not-mappable').at(-1), { level: 'error', reason })
   }
 })
 
@@ -281,7 +281,7 @@ t.test('the log names the keys of a set that are not used, and no more of them',
   t.equal((await service.mint()).status, 201)
   t.match(
     service.log().filter(({ ignoredCount }) => ignoredCount !== undefined),
-    [{ level: 30, ignoredCount: 2, ignoredKeys: [{ reason: 'not-an-object' }, { reason: 'algorithm' }] }],
+    [{ level: 'info', ignoredCount: 2, ignoredKeys: [{ reason: 'not-an-object' }, { reason: 'algorithm' }] }],
   )
 })
 
@@ -292,7 +292,7 @@ t.test('a set without a usable key makes no instance ready', async (t) => {
   t.equal((await send(`${service.managementUrl}/readyz`)).status, 503)
   t.match(
     service.log().filter(({ ignoredCount }) => ignoredCount !== undefined),
-    [{ level: 40, err: { code: 'jwks-no-usable-key' }, ignoredKeys: [{ kid: 'not-accepted' }] }],
+    [{ level: 'warn', err: { code: 'jwks-no-usable-key' }, ignoredKeys: [{ kid: 'not-accepted' }] }],
   )
   t.match(await service.metrics(), 'signing_key_fetch_failures_total{reason="jwks-no-usable-key"} 1')
 })

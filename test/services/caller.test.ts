@@ -31,21 +31,20 @@ t.test('the company of the token', async (t) => {
 t.test('no company that the token does not name', async (t) => {
   const resolve = createCallerResolver(defaults)
   const rows: [string, unknown, string | undefined, string][] = [
-    ['absent', undefined, undefined, 'company-claim'],
-    ['null', null, undefined, 'company-claim'],
-    ['empty', '', undefined, 'company-claim'],
-    ['blank', ' \t', undefined, 'company-claim'],
-    ['a number that is no id', 5.5, undefined, 'company-claim'],
-    ['a number that is not exact', 2 ** 53, undefined, 'company-claim'],
-    ['an object', { id: 'acme' }, undefined, 'company-claim'],
-    ['an empty list', [], undefined, 'company-claim'],
-    ['a nested list', [['acme']], undefined, 'company-claim'],
-    ['a list with a bad member', ['acme', null], 'acme', 'company-claim'],
-    ['absent, though asked for', undefined, 'acme', 'company-claim'],
-    ['several, none picked', ['acme', 'globex'], undefined, 'company-not-picked'],
-    ['a blank in a list', ['acme', ' '], 'acme', 'company-claim'],
-    ['a list in a list', ['acme', ['globex']], 'globex', 'company-claim'],
-    ['true', true, undefined, 'company-claim'],
+    ['absent', undefined, undefined, 'no-company'],
+    ['null', null, undefined, 'no-company'],
+    ['empty', '', undefined, 'no-company'],
+    ['blank', ' \t', undefined, 'no-company'],
+    ['a number that is no id', 5.5, undefined, 'no-company'],
+    ['a number that is not exact', 2 ** 53, undefined, 'no-company'],
+    ['an object', { id: 'acme' }, undefined, 'no-company'],
+    ['an empty list', [], undefined, 'no-company'],
+    ['a nested list', [['acme']], undefined, 'no-company'],
+    ['a list with a bad member', ['acme', null], 'acme', 'no-company'],
+    ['absent, though asked for', undefined, 'acme', 'no-company'],
+    ['a blank in a list', ['acme', ' '], 'acme', 'no-company'],
+    ['a list in a list', ['acme', ['globex']], 'globex', 'no-company'],
+    ['true', true, undefined, 'no-company'],
     ['none by name', 'acme', '', 'company-not-listed'],
     ['another one', 'acme', 'globex', 'company-not-listed'],
     ['another one of several', ['acme', 'globex'], 'initech', 'company-not-listed'],
@@ -57,6 +56,14 @@ t.test('no company that the token does not name', async (t) => {
     const expected = { code: 'company-not-allowed', options: { diagnosis: { reason } } }
     t.throws(() => resolve({ ...claims, company_id }, requested), expected, name)
   }
+})
+
+t.test('a caller of several companies who picks none gets the list', async (t) => {
+  const resolve = createCallerResolver(defaults)
+  t.throws(() => resolve({ ...claims, company_id: ['acme', 7, 'acme'] }), {
+    code: 'company-required',
+    options: { companyIds: ['acme', '7'] },
+  })
 })
 
 t.test('ids are texts, never cut or normalised', async (t) => {

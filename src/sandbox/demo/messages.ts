@@ -44,6 +44,7 @@ const messages: Record<Problem['code'], Message> = {
     'You have no access to this company',
     'Choose another company, or ask the person who manages its account to add you.',
   ),
+  'company-required': ourFault,
   'identity-not-mappable': ourFault,
   'field-not-permitted': ourFault,
   'preflight-refused': ourFault,

@@ -31,7 +31,7 @@ export interface components {
             title: string;
             status: number;
             /** @enum {string} */
-            code: "malformed-request" | "validation-failed" | "unauthenticated" | "invalid-token" | "insufficient-scope" | "company-not-allowed" | "identity-not-mappable" | "field-not-permitted" | "preflight-refused" | "not-found" | "method-not-allowed" | "request-timeout" | "kyb-session-conflict" | "idempotency-conflict" | "payload-too-large" | "unsupported-media-type" | "expectation-failed" | "idempotency-mismatch" | "rate-limited" | "header-too-large" | "internal-error" | "provider-rejected" | "provider-bad-response" | "provider-outcome-unknown" | "provider-unavailable" | "provider-rate-limited" | "auth-keys-unavailable" | "state-unavailable" | "overloaded" | "draining" | "provider-timeout";
+            code: "malformed-request" | "validation-failed" | "unauthenticated" | "invalid-token" | "insufficient-scope" | "company-not-allowed" | "company-required" | "identity-not-mappable" | "field-not-permitted" | "preflight-refused" | "not-found" | "method-not-allowed" | "request-timeout" | "kyb-session-conflict" | "idempotency-conflict" | "payload-too-large" | "unsupported-media-type" | "expectation-failed" | "idempotency-mismatch" | "rate-limited" | "header-too-large" | "internal-error" | "provider-rejected" | "provider-bad-response" | "provider-outcome-unknown" | "provider-unavailable" | "provider-rate-limited" | "auth-keys-unavailable" | "state-unavailable" | "overloaded" | "draining" | "provider-timeout";
             /** @description Finds the line in the log of the service */
             requestId: string;
             /** @description May the same request succeed later without a change? */
@@ -41,11 +41,15 @@ export interface components {
              * @enum {string}
              */
             outcome?: "not-created" | "unknown";
+            /** @description What exactly is wrong, where a code has several causes */
+            detail?: string;
             errors?: {
                 /** @description JSON Pointer into the request body (RFC 6901) */
                 pointer: string;
                 code: string;
             }[];
+            /** @description The companies that the caller may choose from */
+            companyIds?: string[];
         };
         KybSession: {
             lifetime?: number;
@@ -154,7 +158,7 @@ export interface operations {
                 };
             };
             /**
-             * @description `malformed-request`: not parsable, not UTF-8, a query string, a bad `Idempotency-Key`, or ambiguous: two `Host`, `Authorization`, `Content-Type` or `X-Company-Id`. Mend the request: send each of these fields once, no query string, and a body that is JSON.
+             * @description `malformed-request`: not parsable, not UTF-8, a query string, a bad `Idempotency-Key`, or ambiguous: two `Host`, `Authorization`, `Content-Type` or `X-Company-Id`. `detail` says which. Fix what `detail` names.
              *
              *     `validation-failed`: the body breaks the schema; `errors` names every fault. Mend what `errors` points to. The same body fails again.
              */
@@ -187,7 +191,9 @@ export interface operations {
             /**
              * @description `insufficient-scope`: the access token lacks `AUTH_REQUIRED_SCOPE`. Ask the identity provider for the scope when the user signs in.
              *
-             *     `company-not-allowed`: no company in the token, another one asked for, or several and none picked. With several companies in the token, let the user pick one and send its id as `X-Company-Id`. Otherwise the account has no company yet.
+             *     `company-not-allowed`: no company in the token, or `X-Company-Id` names one that the token does not list. `detail` says which. Show that this account has no access to the company. The identity provider lists the companies of a user.
+             *
+             *     `company-required`: the token lists several companies and the request has no `X-Company-Id`. `companyIds` lists them. Let the user choose one of `companyIds` and send it as `X-Company-Id`.
              *
              *     `identity-not-mappable`: the templates cannot express the user's or company's id: it is too long for iDenfy, or has characters outside `A-Z a-z 0-9 . _ ~ @ | + = -`. Also a token of a service, which has no user. The front-end cannot fix this. The operator sets `KYB_EXTERNAL_REF={userHash}` or `KYB_CLIENT_ID={companyHash}` together with `KYB_IDENTITY_KEY`: a hash is short and takes any id.
              *
@@ -269,7 +275,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `unsupported-media-type`: a body that is not `application/json` in UTF-8, or is encoded. Send `Content-Type: application/json`, or neither a body nor that field. */
+            /** @description `unsupported-media-type`: a body that is not `application/json` in UTF-8, or is encoded. `detail` says which. Send `Content-Type: application/json`, or neither a body nor that field. */
             415: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -303,7 +309,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `rate-limited`: too many new verifications of this user or company, too many requests of this user, or too many failed authentications of this address. Wait as `Retry-After` says. If it comes in ordinary use, look for a loop in the front-end. */
+            /** @description `rate-limited`: too many new verifications of this user or company, too many requests of this user, or too many failed authentications of this address. `detail` says which. Wait as `Retry-After` says. If it comes in ordinary use, look for a loop in the front-end. */
             429: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];

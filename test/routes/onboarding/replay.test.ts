@@ -159,7 +159,7 @@ t.test('UP-50 a caller who hangs up does not stop a POST, and finds its token la
   release()
   t.equal((await later).status, 201)
   t.equal(idenfy.arrivals.length, 1)
-  t.match(service.log('client-closed'), [{ level: 30, method: 'POST', company: 'acme', msg: 'request' }])
+  t.match(service.log('client-closed'), [{ level: 'info', method: 'POST', company: 'acme', msg: 'request' }])
 })
 
 t.test('closing waits for a POST whose caller has hung up', async (t) => {
