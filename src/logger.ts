@@ -11,6 +11,7 @@ export function createLogger(level: string, destination: DestinationStream = pin
       level,
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
       hooks: {
         // Without a message pino takes that of the error.
         logMethod(args, method) {
@@ -39,13 +40,33 @@ interface ErrorDescription {
   cause?: ErrorDescription
 }
 
-/** Messages of V8 that have no value in them. */
-const plainMessages =
-  /^(Cannot (read|set) properties of (undefined|null) \((reading|setting) '[A-Za-z_$]{1,32}'\)|[A-Za-z_$.]{1,64} is not (a function|iterable|defined|a constructor)|Invalid (array length|time value)|Maximum call stack size exceeded)$/
+/** Messages of V8 that have no value in them, but names of the code. */
+const plainMessages = new RegExp(
+  `^(${[
+    String.raw`Cannot (read|set) properties of (undefined|null) \((reading|setting) '[\w$]{1,32}'\)`,
+    String.raw`Cannot destructure property '[\w$]{1,32}' of '[\w$.()]{1,64}' as it is (undefined|null)\.`,
+    String.raw`[\w$.()]{1,64} is not (a function|iterable|defined|a constructor)`,
+    String.raw`[\w$.()]{1,64} is not a function or its return value is not (async )?iterable`,
+    String.raw`Cannot access '[\w$]{1,32}' before initialization`,
+    'Assignment to constant variable\\.',
+    'Cannot convert undefined or null to object',
+    'Converting circular structure to JSON',
+    'Do not know how to serialize a BigInt',
+    'Invalid (array length|string length|time value|count value)',
+    'Maximum call stack size exceeded',
+    'Reduce of empty array with no initial value',
+    'Unexpected end of JSON input',
+  ].join('|')})$`,
+)
 
-/** Errors of Node whose messages have a value at the end at most, after "Received" or in brackets. */
-const plainCodes =
-  /^ERR_(INVALID_(ARG_TYPE|ARG_VALUE|CHAR|HTTP_TOKEN|STATE|THIS)|OUT_OF_RANGE|MISSING_ARGS|HTTP_HEADERS_SENT|STREAM_[A-Z_]+)$/
+/** What V8's JSON parser says before it quotes the text. */
+const jsonFault = /^(Unexpected (token|non-whitespace character)|Expected [a-z ]+|Bad [a-z ]+ in JSON)/
+
+/** Errors of Node, OpenSSL, undici, the HTTP parser, Fastify and jose. */
+const knownCodes = /^(ERR_|UND_ERR_|HPE_|FST_ERR_|UNABLE_TO_|CERT_|DEPTH_ZERO_|SELF_SIGNED_)/
+
+/** This service's own errors that are no problems. */
+const ownNames = new Set(['EgressProxyError', 'KeySetFault', 'RedisUnavailable', 'TimeoutError'])
 
 function describeError(error: unknown): ErrorDescription {
   try {
@@ -68,9 +89,13 @@ function describe(error: Error): ErrorDescription {
   }
 }
 
-/** Only texts that are known to be constant: a parser's or validator's message may quote what it read. */
+/** Only texts that are known to hold no values: a parser's or validator's message may quote what it read. */
 function passing(error: NodeJS.ErrnoException): string | undefined {
-  const { code, syscall, message } = error
-  if (error instanceof Problem || syscall !== undefined || plainMessages.test(message)) return message
-  return plainCodes.test(String(code)) ? message.replace(/ (Received|\[).*/s, '') : undefined
+  const { name, code, syscall, message } = error
+  if (error instanceof Problem || ownNames.has(name) || syscall !== undefined) return message
+  // Values come last in them: "… Received 'x'", "… ["x"]", "Unknown encoding: x".
+  if (knownCodes.test(String(code))) return message.replace(/( Received|: | \[).*/s, '')
+  const [line = ''] = message.split('\n', 1)
+  if (plainMessages.test(line)) return line
+  return name === 'SyntaxError' ? jsonFault.exec(message)?.[0] : undefined
 }

@@ -71,8 +71,22 @@ t.test("Node's own messages pass without the values in them", async (t) => {
     ],
     [() => Buffer.alloc('canary' as unknown as number), 'The "size" argument must be of type number.'],
     [() => 'x' in text, undefined],
-    [() => JSON.parse('canary'), undefined],
-    [() => new URL('canary'), undefined],
+    [() => JSON.parse('canary'), 'Unexpected token'],
+    [() => JSON.parse('{"canary":'), 'Unexpected end of JSON input'],
+    [() => new Function('canary canary'), undefined],
+    [() => new URL('canary'), 'Invalid URL'],
+    [() => Buffer.from('x').toString('canary' as BufferEncoding), 'Unknown encoding'],
+    [() => new Headers([['x', 'canary\n']]), undefined],
+    [
+      () => {
+        const { name } = none
+        return name
+      },
+      "Cannot destructure property 'name' of 'none' as it is undefined.",
+    ],
+    [() => Object.keys(none), 'Cannot convert undefined or null to object'],
+    [() => JSON.stringify(1n), 'Do not know how to serialize a BigInt'],
+    [() => [].reduce((a) => a), 'Reduce of empty array with no initial value'],
   ]
   for (const [run, message] of rows) {
     const line = logged((logger) => logger.error({ err: thrown(run) }))

@@ -130,7 +130,7 @@ t.test('a failure of nothing is fatal, too', async (t) => {
   const server = await start(t, ['--import', trap, entry])
   server.child.kill('SIGCONT')
   t.equal(await server.exited, 1)
-  t.match(server.output.stdout, /"level":60,.*"msg":"shutting down"/)
+  t.match(server.output.stdout, /"level":"fatal",.*"msg":"shutting down"/)
 })
 
 t.test(
@@ -158,7 +158,7 @@ t.test('LIFE-46 what does not end in time is ended', async (t) => {
   server.child.kill('SIGTERM')
   t.equal(await server.exited, 1)
   await cut
-  t.match(server.output.stdout, /"level":50,.*killed by timeout/)
+  t.match(server.output.stdout, /"level":"error",.*killed by timeout/)
 })
 
 t.test('LIFE-47 a second signal ends it at once', async (t) => {
@@ -182,7 +182,7 @@ t.test('an error that nobody caught ends the process, told without what it quote
   const server = await start(t, ['--import', trap, entry])
   server.child.kill('SIGUSR2')
   t.equal(await server.exited, 1)
-  t.match(server.output.stdout, /"level":60,.*"msg":"shutting down"/)
+  t.match(server.output.stdout, /"level":"fatal",.*"msg":"shutting down"/)
   t.notMatch(server.output.stdout + server.output.stderr, 'canary')
 })
 

@@ -31,7 +31,8 @@ export const accessLog = fp<{ monotonicNow: () => number }>(
       const { diagnosis } = problem.options
       const providerOutcome = outcomeOf(problem.code)
       const line = { ...answered, providerOutcome, ...diagnosis }
-      const level = levelOf(outcome)
+      // A token of the right provider that another setting would accept.
+      const level = diagnosis?.expected === undefined ? levelOf(outcome) : 'warn'
       if (level === 'info') return request.log.info(line, 'request')
       const { isOpen, held } = gate.pass(`${outcome} ${Object.values(diagnosis ?? {})}`)
       if (!isOpen) return request.log.info(line, 'request')

@@ -6,7 +6,7 @@ import { Problem } from '../problems.js'
 import { createAccessTokenVerifier } from '../services/access-token-verifier.js'
 import { type Caller, createCallerResolver } from '../services/caller.js'
 import { maxKeySetBytes } from '../services/fetch-key-set.js'
-import type { IgnoredKey } from '../services/key-set.js'
+import { type IgnoredKey, KeySetFault } from '../services/key-set.js'
 import { createSigningKeys } from '../services/signing-keys.js'
 
 declare module 'fastify' {
@@ -55,12 +55,19 @@ export const authentication = fp<AuthenticationOptions>(
       unknownKeyIntervalMs: Math.min(maxUnknownKeyIntervalMs, waitMs / 2),
       onFetchFailed: (err) => {
         if (isClosing) return
-        const { ignored } = err as { ignored?: readonly IgnoredKey[] }
+        const fault = err instanceof KeySetFault ? err : undefined
         app.log.warn(
-          { err, ...(ignored && describeIgnored(ignored)) },
+          {
+            err,
+            // Without its query, which may hold a secret.
+            url: config.AUTH_JWKS_URL.replace(/\?.*/, ''),
+            received: fault?.message ?? 'no response',
+            expected: 'a JWK set (RFC 7517) with a key for AUTH_ALGORITHMS; see AUTH_JWKS_URL',
+            ...(fault?.ignored && describeIgnored(fault.ignored)),
+          },
           'the signing keys could not be fetched',
         )
-        app.metrics.failedKeyFetches.inc({ reason: keySetFault(err) })
+        app.metrics.failedKeyFetches.inc({ reason: fault?.code ?? 'unreachable' })
       },
       onKeysIgnored: (ignored) => app.log.info(describeIgnored(ignored), 'some signing keys are not used'),
       now,
@@ -125,10 +132,4 @@ function bearerToken(authorization = ''): string {
 
 function describeIgnored(ignored: readonly IgnoredKey[]) {
   return { ignoredKeys: ignored.slice(0, maxLoggedKeys), ignoredCount: ignored.length }
-}
-
-/** The code that the key set was refused with, or that there was none to refuse. */
-function keySetFault(error: unknown): string {
-  const code = String((error as { code?: unknown }).code)
-  return code.startsWith('jwks-') ? code : 'unreachable'
 }

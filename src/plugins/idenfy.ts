@@ -28,7 +28,7 @@ const userAgent = `onboarding-bff/${version}`
 /** iDenfy's API: owns the connections. */
 export const idenfy = fp<IdenfyOptions>(
   async (app, { config, now, monotonicNow }) => {
-    const { metrics, log } = app
+    const { metrics } = app
     const dispatcher = createConnections({
       origin: config.IDENFY_BASE_URL,
       maxConnections: config.IDENFY_MAX_IN_FLIGHT,
@@ -72,7 +72,7 @@ export const idenfy = fp<IdenfyOptions>(
           userAgent,
           now,
           monotonicNow,
-          onDrift: (upstreamStatus) => {
+          onDrift: (upstreamStatus, log) => {
             metrics.idenfyDrifts.inc()
             log.warn({ event: 'idenfy-contract-drift', upstreamStatus }, 'a token came with another status')
           },
@@ -82,12 +82,12 @@ export const idenfy = fp<IdenfyOptions>(
         budget: createRetryBudget(),
         timeoutMs: config.IDENFY_TIMEOUT_MS,
         monotonicNow,
-        onAttempt: (outcome, durationMs) => {
+        onAttempt: (outcome, durationMs, failureClass) => {
           metrics.idenfyRequests.inc({ outcome })
+          if (failureClass) metrics.idenfyFailures.inc({ class: failureClass })
           metrics.idenfySeconds.observe(durationMs / 1000)
         },
         onRetry: (reason, granted) => metrics.idenfyRetries.inc({ reason, granted: String(granted) }),
-        logger: log,
       }),
     )
   },

@@ -1,6 +1,9 @@
 import fp from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { type Config, version } from '../config.js'
+import { problems } from '../problems.js'
+import { invalidTokenReasons } from '../services/access-token.js'
+import { keySetFaultCodes } from '../services/key-set.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -18,13 +21,23 @@ export interface Metrics {
   readonly failedKeyFetches: Counter<'reason'>
   /** By `success` or problem code. */
   readonly idenfyRequests: Counter<'outcome'>
+  /** By the class of the failure, as in the log. */
+  readonly idenfyFailures: Counter<'class'>
   readonly idenfySeconds: Histogram
   readonly idenfyRetries: Counter<'reason' | 'granted'>
   readonly idenfyDrifts: Counter
   readonly kybTokens: Counter<'origin'>
   readonly reloads: Counter<'what' | 'outcome'>
+  /** Adds a counter with all its series, by label: every value that the label can have. */
+  counter<L extends string = never>(
+    name: string,
+    help: string,
+    labels?: Readonly<Record<L, readonly string[]>>,
+  ): Counter<L>
   /** Adds a gauge whose value is read when it is asked for. */
   observe(name: string, help: string, read: () => number | Promise<number>): void
+  /** The same with a label, for each of its values. */
+  observeEach(name: string, help: string, label: string, reads: Readonly<Record<string, () => number>>): void
 }
 
 export interface MetricsOptions {
@@ -49,6 +62,20 @@ const nodeMetrics = new Set([
   'nodejs_heap_size_used_bytes',
 ])
 
+const problemCodes = Object.keys(problems)
+const providerCodes = problemCodes.filter((code) => code.startsWith('provider-'))
+const failureClasses = [
+  'request',
+  'credentials',
+  'funds',
+  'contract',
+  'endpoint',
+  'tls',
+  'connection',
+  'egress-proxy',
+]
+const reloaded = ['credentials', 'identity-key', 'policy', 'state-key']
+
 /** What this application counts, for the management listener. */
 export const metrics = fp<MetricsOptions>(
   async (app, { config, droppedLogLines }) => {
@@ -58,38 +85,54 @@ export const metrics = fp<MetricsOptions>(
     for (const { name } of registry.getMetricsAsArray()) {
       if (!nodeMetrics.has(name)) registry.removeSingleMetric(name)
     }
-    const counter = <L extends string = never>(name: string, help: string, ...labelNames: L[]) =>
-      new Counter<L>({ name, help, labelNames, registers })
+    /** Every series is there from the start, at 0: `increase` does not see a series that begins at 1. */
+    function counter<L extends string = never>(
+      name: string,
+      help: string,
+      labels = {} as Readonly<Record<L, readonly string[]>>,
+    ) {
+      const created = new Counter<L>({ name, help, labelNames: Object.keys(labels) as L[], registers })
+      for (const values of combinations(labels)) created.inc(values, 0)
+      return created
+    }
     const histogram = (name: string, help: string) =>
       new Histogram({ name, help, buckets: secondsBuckets, registers })
 
     app.decorate('metrics', {
       registry,
-      requests: counter('http_requests_total', 'Answered requests, by outcome', 'outcome'),
+      requests: counter('http_requests_total', 'Finished requests, by outcome', {
+        outcome: ['success', 'preflight', 'client-closed', ...problemCodes],
+      }),
       requestSeconds: histogram(
         'http_request_duration_seconds',
-        'From the first byte of a request to the last of its answer',
+        'From the first byte of a request to the last of its response',
       ),
       failedAuthentications: counter(
         'authentication_failures_total',
         'Requests whose authentication failed, by reason',
-        'reason',
+        { reason: ['unauthenticated', ...invalidTokenReasons] },
       ),
       failedKeyFetches: counter(
         'signing_key_fetch_failures_total',
         'Fetches of the signing keys that brought no usable set, by reason',
-        'reason',
+        { reason: ['unreachable', ...keySetFaultCodes] },
       ),
-      idenfyRequests: counter('idenfy_requests_total', 'POSTs to iDenfy, by outcome', 'outcome'),
+      idenfyRequests: counter('idenfy_requests_total', 'POSTs to iDenfy, by outcome', {
+        outcome: ['success', 'internal-error', 'kyb-session-conflict', ...providerCodes],
+      }),
+      idenfyFailures: counter(
+        'idenfy_failures_total',
+        'POSTs to iDenfy that it refused or that could not be sent, by class',
+        { class: failureClasses },
+      ),
       idenfySeconds: histogram(
         'idenfy_request_duration_seconds',
         'POSTs to iDenfy, from the first byte to the last',
       ),
       idenfyRetries: counter(
         'idenfy_retries_total',
-        'Repetitions of a POST to iDenfy, by reason, and those that the budget held back',
-        'reason',
-        'granted',
+        'Retries of a POST to iDenfy, by reason, and those that the budget held back',
+        { reason: ['not-sent', 'rate-limited', 'new-credentials'], granted: ['true', 'false'] },
       ),
       idenfyDrifts: counter(
         'idenfy_contract_drifts_total',
@@ -98,14 +141,13 @@ export const metrics = fp<MetricsOptions>(
       kybTokens: counter(
         'kyb_tokens_total',
         'Tokens handed out: minted for the request, shared with one in flight, replayed, or stored under its key',
-        'origin',
+        { origin: ['minted', 'shared', 'replayed', 'idempotent'] },
       ),
-      reloads: counter(
-        'reloads_total',
-        'Files that changed: taken, or not usable and the old value kept',
-        'what',
-        'outcome',
-      ),
+      reloads: counter('reloads_total', 'Files that changed: taken, or not usable and the old value kept', {
+        what: reloaded,
+        outcome: ['taken', 'refused'],
+      }),
+      counter,
       observe(name, help, read) {
         new Gauge({
           name,
@@ -116,7 +158,23 @@ export const metrics = fp<MetricsOptions>(
           },
         })
       },
+      observeEach(name, help, label, reads) {
+        new Gauge({
+          name,
+          help,
+          labelNames: [label],
+          registers,
+          collect() {
+            for (const [value, read] of Object.entries(reads)) this.set({ [label]: value }, read())
+          },
+        })
+      },
     })
+    const droppedConnections = counter(
+      'http_connections_dropped_total',
+      'Connections that were closed at once, because there were too many',
+    )
+    app.server.on('drop', () => droppedConnections.inc())
     new Counter({
       name: 'log_lines_dropped_total',
       help: 'Lines that nobody read, or that could not be written',
@@ -135,3 +193,11 @@ export const metrics = fp<MetricsOptions>(
   },
   { name: 'metrics', fastify: '5.x' },
 )
+
+function combinations<L extends string>(labels: Readonly<Record<L, readonly string[]>>) {
+  let all: Partial<Record<L, string>>[] = [{}]
+  for (const [name, values] of Object.entries<readonly string[]>(labels)) {
+    all = all.flatMap((chosen) => values.map((value) => ({ ...chosen, [name]: value })))
+  }
+  return all
+}

@@ -3,7 +3,7 @@ import rateLimit, { normalizeIP } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
-import { Problem } from '../problems.js'
+import { Problem, type ProblemDetail } from '../problems.js'
 import { createClientAddress } from '../services/client-address.js'
 import { createRateCounter } from '../services/rate-counter.js'
 import type { SharedRedis } from '../services/shared-redis.js'
@@ -61,7 +61,7 @@ export const rateLimits = fp<RateLimitsOptions>(
     }
 
     /** The response tells of a limit that has a name. */
-    function limit(max: number, keyOf: KeyOf, name?: string) {
+    function limit(max: number, detail: ProblemDetail, keyOf: KeyOf, name?: string) {
       const count = countOf(max, keyOf)
       const policy = `"${name}";q=${max};w=${windowMs / 1000}`
       return async (request: FastifyRequest, reply?: FastifyReply): Promise<void> => {
@@ -72,19 +72,30 @@ export const rateLimits = fp<RateLimitsOptions>(
           append(reply, 'ratelimit-policy', policy)
           append(reply, 'ratelimit', `"${name}";r=${remaining};t=${seconds}`)
         }
-        if (isExceeded) throw new Problem('rate-limited', { retryAfterSeconds: seconds })
+        if (isExceeded) throw new Problem('rate-limited', { detail, retryAfterSeconds: seconds })
       }
     }
 
-    const ofUser = limit(config.RATE_LIMIT_USER_PER_MINUTE, ({ caller }) => `user:${caller?.userId}`, 'user')
+    const ofUser = limit(
+      config.RATE_LIMIT_USER_PER_MINUTE,
+      'user-limit',
+      ({ caller }) => `user:${caller?.userId}`,
+      'user',
+    )
     const ofCompany = limit(
       config.RATE_LIMIT_COMPANY_PER_MINUTE,
+      'company-limit',
       ({ caller }) => `company:${caller?.companyId}`,
       'company',
     )
     app.decorate(
       'limitRequests',
-      limit(config.RATE_LIMIT_REQUESTS_PER_MINUTE, ({ caller }) => `requests:${caller?.userId}`, 'requests'),
+      limit(
+        config.RATE_LIMIT_REQUESTS_PER_MINUTE,
+        'request-limit',
+        ({ caller }) => `requests:${caller?.userId}`,
+        'requests',
+      ),
     )
     app.decorate('limitVerifications', async (request: FastifyRequest, reply: FastifyReply) => {
       // A user at the limit does not use up the company's.
@@ -95,6 +106,7 @@ export const rateLimits = fp<RateLimitsOptions>(
       'limitFailures',
       limit(
         config.RATE_LIMIT_IP_PER_MINUTE,
+        'address-limit',
         // An IPv6 network of 64 bits counts as one address.
         ({ raw }) => `address:${normalizeIP(clientAddress.of(raw))}`,
       ),

@@ -18,6 +18,13 @@ const everyMs = 1_000
 export const reloads = fp(
   async (app) => {
     const all: { check(): void }[] = []
+    const failing: Record<string, () => number> = {}
+    app.metrics.observeEach(
+      'reload_failing',
+      'Whether a file cannot be used as it is now, so that an older value is in use',
+      'what',
+      failing,
+    )
     app.decorate('reload', (what, read, make) => {
       const reloading = createReloading({
         read,
@@ -32,6 +39,7 @@ export const reloads = fp(
         },
       })
       all.push(reloading)
+      failing[what] = () => Number(reloading.isFailing())
       return reloading
     })
 

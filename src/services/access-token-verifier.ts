@@ -8,6 +8,7 @@ import {
   type InvalidTokenReason,
   invalidToken,
   mediaType,
+  unexpected,
 } from './access-token.js'
 import { inTime } from './in-time.js'
 import type { SigningKeys } from './signing-keys.js'
@@ -46,7 +47,7 @@ interface Verified {
 /** Checks a JWT access token (RFC 7519, RFC 8725): form, signature, issuer, audience and times. */
 export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
   const { signingKeys, algorithms, issuer, audience, clockToleranceSeconds, timeoutMs, now } = options
-  const accepted = { algorithms, types: options.tokenTypes.map(mediaType) }
+  const types = options.tokenTypes.map(mediaType)
 
   // A retry brings the same token. Its times and its key are checked every time, what cannot change is not.
   const remembered = new LRUCache<string, Verified>({ maxSize: maxRememberedBytes, ttlAutopurge: true })
@@ -63,14 +64,18 @@ export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
   }
 
   async function verifyNew(text: string): Promise<Verified> {
-    const { kid } = checkHeader(text, accepted)
+    const { kid } = checkHeader(text, algorithms)
     const since = signingKeys.fetches()
-    const { payload, key } = await verifyWithJose(text, since).catch(async (error) => {
+    const { payload, protectedHeader, key } = await verifyWithJose(text, since).catch(async (error) => {
       // Without a key id, a new key shows in nothing but a signature that the old one does not match.
       const mayBeNewKey = kid === undefined && error instanceof errors.JWSSignatureVerificationFailed
       if (mayBeNewKey && (await signingKeys.renew(since))) return verifyWithJose(text, since)
       throw error
     })
+    const { typ = 'JWT' } = protectedHeader as { typ?: unknown }
+    if (typeof typ !== 'string' || !types.includes(mediaType(typ))) {
+      throw unexpected('token-type', options.tokenTypes.join(', '), typ)
+    }
     checkIsAccessToken(payload)
     if (typeof payload.sub !== 'string') throw invalidToken('claim-sub')
     return { claims: payload as Claims, key }
@@ -105,7 +110,7 @@ export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
       }
     }
     const verified = await inTime(() => verifyNew(text), timeoutMs).catch((error) => {
-      throw toProblem(error)
+      throw toProblem(error, { iss: issuer, aud: audience })
     })
     checkTimes(verified.claims)
     remember(digest, verified)
@@ -129,10 +134,14 @@ function findTimeFault(
   return undefined
 }
 
-/** What jose and {@link inTime} throw, as a problem; anything else stays what it is. */
-function toProblem(error: unknown): unknown {
+/** What jose and {@link inTime} throw, as a problem; anything else stays what it is. jose checks the signature first. */
+function toProblem(error: unknown, expected: Readonly<Record<string, string>>): unknown {
   if (error instanceof errors.JWTClaimValidationFailed) {
-    return invalidToken(`claim-${error.claim}` as InvalidTokenReason, error)
+    const { claim, payload } = error
+    const reason = `claim-${claim}` as InvalidTokenReason
+    return expected[claim] === undefined
+      ? invalidToken(reason, error)
+      : unexpected(reason, expected[claim], payload[claim], error)
   }
   if (error instanceof errors.JWTExpired) return invalidToken('expired', error)
   if (error instanceof errors.JWSSignatureVerificationFailed) return invalidToken('signature', error)

@@ -4,6 +4,8 @@ import { Problem } from '../problems.js'
 /** What fits into 16 KiB of headers beside the other fields. */
 const maxLength = 15_000
 const maxKidLength = 512
+/** Of a claim in the log. */
+const maxShown = 200
 const compactForm = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)$/
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const byteOrderMark = Buffer.from('\ufeff')
@@ -15,36 +17,32 @@ const refusedParameters = ['jku', 'jwk', 'x5u', 'x5c', 'crit', 'b64', 'zip', 'ct
 const foreignClaims = ['at_hash', 'c_hash', 's_hash', 'events', 'cnf', 'act']
 
 /** Every reason for which a token is refused, as logged and counted. */
-export type InvalidTokenReason =
-  | 'too-long'
-  | 'not-compact'
-  | 'encoding'
-  | 'header'
-  | 'algorithm'
-  | 'token-type'
-  | 'key-id'
-  | 'header-parameter'
-  | 'claims'
-  | 'not-an-access-token'
-  | 'unknown-key'
-  | 'ambiguous-key'
-  | 'signature'
-  | 'claim-iss'
-  | 'claim-aud'
-  | 'claim-exp'
-  | 'claim-nbf'
-  | 'claim-iat'
-  | 'claim-sub'
-  | 'expired'
-  | 'issued-in-future'
-  | 'lifetime'
-  | 'user-claim'
-
-export interface AcceptedTokens {
-  readonly algorithms: readonly string[]
-  /** `typ` values in lower case, without `application/`. */
-  readonly types: readonly string[]
-}
+export const invalidTokenReasons = [
+  'too-long',
+  'not-compact',
+  'encoding',
+  'header',
+  'algorithm',
+  'token-type',
+  'key-id',
+  'header-parameter',
+  'claims',
+  'not-an-access-token',
+  'unknown-key',
+  'ambiguous-key',
+  'signature',
+  'claim-iss',
+  'claim-aud',
+  'claim-exp',
+  'claim-nbf',
+  'claim-iat',
+  'claim-sub',
+  'expired',
+  'issued-in-future',
+  'lifetime',
+  'user-claim',
+] as const
+export type InvalidTokenReason = (typeof invalidTokenReasons)[number]
 
 /**
  * Checks what jose does not, before any key is looked up (RFC 8725): the length, the encoding, and header parameters
@@ -52,7 +50,7 @@ export interface AcceptedTokens {
  *
  * @throws Problem `invalid-token`, whose diagnosis names the reason
  */
-export function checkHeader(token: string, accepted: AcceptedTokens): JWTHeaderParameters {
+export function checkHeader(token: string, algorithms: readonly string[]): JWTHeaderParameters {
   if (token.length > maxLength) throw invalidToken('too-long')
   const parts = compactForm.exec(token)?.slice(1)
   if (!parts) throw invalidToken('not-compact')
@@ -63,14 +61,13 @@ export function checkHeader(token: string, accepted: AcceptedTokens): JWTHeaderP
   const [header, claims] = decoded as [Buffer, Buffer]
   // jose would skip it.
   if (claims.subarray(0, 3).equals(byteOrderMark)) throw invalidToken('claims')
-  return readHeader(header, accepted)
+  return readHeader(header, algorithms)
 }
 
-function readHeader(bytes: Buffer, { algorithms, types }: AcceptedTokens): JWTHeaderParameters {
+function readHeader(bytes: Buffer, algorithms: readonly string[]): JWTHeaderParameters {
   const header = parseObject(bytes)
-  const { alg, typ = 'JWT', kid } = header
+  const { alg, kid } = header
   if (typeof alg !== 'string' || !algorithms.includes(alg)) throw invalidToken('algorithm')
-  if (typeof typ !== 'string' || !types.includes(mediaType(typ))) throw invalidToken('token-type')
   // It is only compared.
   const isKid = typeof kid === 'string' && kid.length <= maxKidLength
   if (kid !== undefined && !isKid) throw invalidToken('key-id')
@@ -86,6 +83,25 @@ export function checkIsAccessToken(claims: JWTPayload): void {
     (claims.token_use ?? 'access') !== 'access' ||
     !['Bearer', undefined].includes(claims.typ as string | undefined)
   if (isForeign) throw invalidToken('not-an-access-token')
+}
+
+/**
+ * A refusal whose log line shows both sides, so that the operator sees which setting is wrong.
+ *
+ * @param received from a token whose signature was verified
+ */
+export function unexpected(
+  reason: InvalidTokenReason,
+  expected: string,
+  received: unknown,
+  cause?: unknown,
+): Problem {
+  const values = Array.isArray(received) ? received : [received]
+  const shown = values.map((value) => (typeof value === 'string' ? value : typeof value)).join(', ')
+  return new Problem('invalid-token', {
+    cause,
+    diagnosis: { reason, expected, received: shown.slice(0, maxShown) },
+  })
 }
 
 /** `typ` is a media type whose `application/` may be left out (RFC 7515, 4.1.9); case does not matter. */

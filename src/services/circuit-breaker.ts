@@ -92,8 +92,8 @@ export function createCircuitBreaker({ classify, monotonicNow }: CircuitBreakerO
         throw error
       }
     },
-    /** Also while one call is let through to see. */
-    isOpen: (): boolean => openUntil !== undefined,
+    /** Whether it keeps calls back now. Once its time has passed, the next call goes through. */
+    isOpen: (): boolean => openUntil !== undefined && (isProbing || monotonicNow() < openUntil),
   }
 }
 

@@ -1,5 +1,6 @@
 import { brotliDecompressSync, gunzipSync, inflateRawSync, inflateSync } from 'node:zlib'
 import { type Dispatcher, request } from 'undici'
+import { KeySetFault } from './key-set.js'
 
 /** Of a response, before and after decoding. */
 export const maxKeySetBytes = 64 * 1024
@@ -26,7 +27,7 @@ export interface KeySetSource {
 /**
  * Fetches the text of a key set. Redirects are not followed.
  *
- * @throws Error with the `code` `jwks-status` or `jwks-encoding`, or what undici throws
+ * @throws KeySetFault `jwks-status` or `jwks-encoding`, or what undici throws
  */
 export async function fetchKeySet(
   { url, dispatcher, userAgent }: KeySetSource,
@@ -36,7 +37,7 @@ export async function fetchKeySet(
   const { statusCode, headers: fields, body } = await request(url, { dispatcher, headers, signal })
   if (statusCode !== 200) {
     body.on('error', () => {}).destroy()
-    throw Object.assign(new Error(`Status ${statusCode}`), { code: 'jwks-status' })
+    throw new KeySetFault('jwks-status', `status ${statusCode}`)
   }
   const bytes = Buffer.from(await body.arrayBuffer())
   // Some servers compress although no one has asked them to.
@@ -52,6 +53,6 @@ function decode(bytes: Buffer, contentEncoding: string): Buffer {
     )
   } catch (cause) {
     // Also a coding that is not known, and a result that is too long.
-    throw Object.assign(new Error('The encoding cannot be read'), { code: 'jwks-encoding', cause })
+    throw new KeySetFault('jwks-encoding', 'an encoding that cannot be read, or too much', { cause })
   }
 }

@@ -24,6 +24,16 @@ export interface IgnoredKey {
   readonly reason: IgnoredKeyReason
 }
 
+export const keySetFaultCodes = [
+  'jwks-status',
+  'jwks-encoding',
+  'jwks-not-json',
+  'jwks-form',
+  'jwks-private-key',
+  'jwks-no-usable-key',
+] as const
+export type KeySetFaultCode = (typeof keySetFaultCodes)[number]
+
 export interface LintedKeySet {
   readonly keys: JWK[]
   readonly ignored: IgnoredKey[]
@@ -39,12 +49,12 @@ interface Candidate {
  * Reads a JWK set (RFC 7517) and keeps the keys that can check signatures of these algorithms: public, strong and
  * well-formed. If two of them have the same `kid` and fit the same algorithm, neither is used.
  *
- * @throws Error with the `code` `jwks-not-json`, `jwks-form`, `jwks-private-key` (a provider that publishes
- *   one is not to be trusted with the others) or `jwks-no-usable-key`
+ * @throws KeySetFault `jwks-not-json`, `jwks-form`, `jwks-private-key` (a provider that publishes one is not to be trusted
+ *   with the others) or `jwks-no-usable-key`
  */
 export async function lintKeySet(text: string, algorithms: readonly string[]): Promise<LintedKeySet> {
   const members = membersOf(text)
-  if (members.some(isSecret)) throw refused('jwks-private-key')
+  if (members.some(isSecret)) throw new KeySetFault('jwks-private-key', 'a private or symmetric key')
 
   const ignored: IgnoredKey[] = []
   const candidates: Candidate[] = []
@@ -61,7 +71,7 @@ export async function lintKeySet(text: string, algorithms: readonly string[]): P
       keys.push(candidate.key)
     else ignored.push({ kid: loggable(candidate.key.kid), reason: 'duplicate-kid' })
   }
-  if (keys.length === 0) throw refused('jwks-no-usable-key', ignored)
+  if (keys.length === 0) throw new KeySetFault('jwks-no-usable-key', 'no key that fits', { ignored })
   return { keys, ignored }
 }
 
@@ -73,14 +83,23 @@ function membersOf(text: string): Member[] {
   try {
     document = JSON.parse(text)
   } catch {
-    throw refused('jwks-not-json')
+    throw new KeySetFault('jwks-not-json', describeText(text))
   }
-  const { keys } = (document ?? {}) as { keys?: unknown }
-  if (!Array.isArray(keys) || keys.length === 0) throw refused('jwks-form')
+  const { keys, jwks_uri: jwksUri } = (document ?? {}) as { keys?: unknown; jwks_uri?: unknown }
+  if (jwksUri !== undefined) {
+    throw new KeySetFault('jwks-form', 'a discovery document: set AUTH_JWKS_URL to its jwks_uri')
+  }
+  if (!Array.isArray(keys)) throw new KeySetFault('jwks-form', 'JSON without a list of keys')
+  if (keys.length === 0) throw new KeySetFault('jwks-form', 'an empty list of keys')
   return keys.map((key) => {
     if (typeof key !== 'object' || key === null || Array.isArray(key)) return undefined
     return Object.fromEntries(Object.entries(key).filter(([, value]) => value !== null))
   })
+}
+
+function describeText(text: string): string {
+  if (text.trim() === '') return 'nothing'
+  return /^\s*</.test(text) ? 'HTML or XML' : 'text that is not JSON'
 }
 
 function isSecret(member: Member): boolean {
@@ -130,6 +149,18 @@ function loggable(kid: unknown): string | undefined {
   return typeof kid === 'string' ? kid.slice(0, maxLoggedKid) : undefined
 }
 
-function refused(code: string, ignored?: readonly IgnoredKey[]): Error {
-  return Object.assign(new Error('The set of signing keys was refused'), { code, ignored })
+/** Why no key of a response can be used. The message says what was received in place of a key set. */
+export class KeySetFault extends Error {
+  override readonly name = 'KeySetFault'
+
+  constructor(
+    readonly code: KeySetFaultCode,
+    received: string,
+    options: { readonly ignored?: readonly IgnoredKey[]; readonly cause?: unknown } = {},
+  ) {
+    super(received, { cause: options.cause })
+    this.ignored = options.ignored
+  }
+
+  readonly ignored: readonly IgnoredKey[] | undefined
 }

@@ -70,7 +70,7 @@ export interface IssueRequest {
   readonly wishes: KybSession
   readonly requestId: string
   /** The request's, so that its lines belong together. */
-  readonly log: Pick<Logger, 'info'>
+  readonly log: Pick<Logger, 'info' | 'warn'>
   readonly idempotencyKey?: string | undefined
   /** What the service has spent on this request before: it counts against the deadline. */
   readonly waitedMs: number
@@ -129,7 +129,7 @@ export function createKybTokens(options: KybTokensOptions) {
 
   /** @returns with the error that this very request met, which says more than the result does */
   async function mint(request: IssueRequest, deadline: number) {
-    const { caller, wishes, requestId, admit } = request
+    const { caller, wishes, requestId, admit, log } = request
     const session = policy().sessionFor(caller.companyId, wishes)
     const identity = identify(caller, requestId)
     const key = keyOf('session', ...scope, caller.companyId, caller.userId, canonical(session))
@@ -139,7 +139,7 @@ export function createKybTokens(options: KybTokensOptions) {
       async (isAbandoned) => {
         const body = { tokenType: 'FORM' as const, ...identity, ...session }
         try {
-          const token = await idenfy.createKybToken(body, { deadline, isAbandoned, admit })
+          const token = await idenfy.createKybToken(body, { deadline, isAbandoned, admit, log })
           return { identity, token, mintedAtMs: now() }
         } catch (cause) {
           if (isNotCreated(cause)) throw cause

@@ -55,6 +55,8 @@ export function createReloading<Source, Value>(options: ReloadingOptions<Source,
 
   return {
     value: (): Value => value,
+    /** Whether the source, as it is now, cannot be used. */
+    isFailing: (): boolean => fault !== undefined,
     /** 1 for the first value, one more for each that followed. */
     generation: (): number => generation,
     check,

@@ -14,7 +14,7 @@ t.test('one line a request, of named values only', async (t) => {
     lines.map(({ time, requestId, durationMs, err, ...rest }) => rest),
     [
       {
-        level: 30,
+        level: 'info',
         method: 'POST',
         route: '/onboarding/kyb-token',
         status: 201,
@@ -23,7 +23,7 @@ t.test('one line a request, of named values only', async (t) => {
         msg: 'request',
       },
       {
-        level: 50,
+        level: 'error',
         method: 'POST',
         route: '/onboarding/kyb-token',
         status: 502,
@@ -48,13 +48,13 @@ t.test('one line a request, of named values only', async (t) => {
 
 t.test('the level tells who has to act', async (t) => {
   const service = await build(t)
-  const levels: [object, number][] = [
-    [{ status: 400, identifier: 'BAD_VALUE' }, 50],
-    [{ body: '{}' }, 50],
-    [{ status: 503 }, 40],
-    [{ status: 429 }, 40],
-    [{ drop: 'before-headers' }, 40],
-    [{ status: 409 }, 30],
+  const levels: [object, string][] = [
+    [{ status: 400, identifier: 'BAD_VALUE' }, 'error'],
+    [{ body: '{}' }, 'error'],
+    [{ status: 503 }, 'warn'],
+    [{ status: 429 }, 'warn'],
+    [{ drop: 'before-headers' }, 'warn'],
+    [{ status: 409 }, 'info'],
   ]
   for (const [fault, level] of levels) {
     await service.setFault(fault)
@@ -71,7 +71,7 @@ t.test('one audit event for each token that is handed out', async (t) => {
   const events = service.log().filter(({ event }) => event === 'kyb-token-issued')
   t.match(events, [
     {
-      level: 30,
+      level: 'info',
       requestId: /^[0-9a-f-]{36}$/,
       origin: 'minted',
       company: 'acme',
@@ -117,13 +117,13 @@ t.test('LOG-07 a flood of equal failures loses its detail, not its count', async
   )
   const lines = service.log('provider-rejected')
   t.equal(lines.length, 27, 'each request still has its line')
-  t.match(lines[24], { level: 30, status: 502, class: 'funds', phase: 'refused', err: undefined })
+  t.match(lines[24], { level: 'info', status: 502, class: 'funds', phase: 'refused', err: undefined })
 
   pass(10)
   await service.setFault({ status: 402 })
   await fail(2)
   t.match(detailed().slice(-2), [
-    { level: 50, equalLinesWithoutDetail: 15 },
+    { level: 'error', equalLinesWithoutDetail: 15 },
     { equalLinesWithoutDetail: undefined },
   ])
   t.match(await service.metrics(), 'http_requests_total{outcome="provider-rejected"} 29\n')

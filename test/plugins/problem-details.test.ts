@@ -124,7 +124,7 @@ t.test('LOG-03 a failure nobody foresaw is told to the operator alone', async (t
     'not even in the log: the message may quote anything',
   )
   t.match(service.log('internal-error')[0], {
-    level: 50,
+    level: 'error',
     outcome: 'internal-error',
     err: { name: 'Problem', cause: { name: 'SyntaxError', stack: /^at JSON\.parse/ } },
   })

@@ -1,7 +1,10 @@
 import { outcomeOf, Problem, type ProblemCode } from '../../problems.js'
 
-/** Who has to act when iDenfy refuses for good: the developer, or whoever keeps the account. */
-type RejectionClass = 'request' | 'credentials' | 'funds' | 'contract'
+/**
+ * What the operator has to look at when iDenfy refuses for good: the session policy, the key pair, the account's balance,
+ * its contract, or `IDENFY_BASE_URL`.
+ */
+type RejectionClass = 'request' | 'credentials' | 'funds' | 'contract' | 'endpoint'
 
 interface Verdict {
   readonly code: ProblemCode
@@ -65,6 +68,8 @@ function verdictOn(status: number, identifier: string | undefined, message: unkn
   if (status === 403) return rejected('contract')
   if (status === 401 && identifier === undefined) return rejected('credentials')
   if (status === 409) return { code: 'kyb-session-conflict' }
+  // Path and method are always the same, and iDenfy would say its identifier: another server answers.
+  if (identifier === undefined && (status === 404 || status === 405)) return rejected('endpoint')
   return rejected('request')
 }
 

@@ -1,9 +1,11 @@
 import { TypeCompiler } from '@sinclair/typebox/compiler'
+import type { Logger } from 'pino'
 import type { Dispatcher } from 'undici'
 import { Problem } from '../../problems.js'
 import { Abandoned } from '../abandoned.js'
 import type { Reloading } from '../reloading.js'
 import { classifyErrorAnswer } from './classify.js'
+import { EgressProxyError } from './connector.js'
 import { type Answer, DeadlineExceeded, exchange } from './exchange.js'
 import { KybFormToken, type KybFormTokenRequest } from './schemas.js'
 
@@ -34,7 +36,7 @@ export interface IdenfyClientOptions {
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
   /** A token came with this status in place of 201. */
-  readonly onDrift: (status: number) => void
+  readonly onDrift: (status: number, log: Pick<Logger, 'warn'>) => void
 }
 
 /** How long a call may take, and whether it is still wanted. */
@@ -45,6 +47,8 @@ export interface CallLimits {
   readonly sendBefore: number
   /** Whether no one waits for the response any more. */
   readonly isAbandoned: () => boolean
+  /** The request's, so that its lines belong together. */
+  readonly log: Pick<Logger, 'warn'>
 }
 
 /** iDenfy's KYB API, one POST per call and never a second. */
@@ -90,7 +94,7 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
       if ((token.externalRef ?? request.externalRef) !== request.externalRef) {
         throw badAnswer(answer, 'identity-mismatch')
       }
-      if (answer.status !== 201) onDrift(answer.status)
+      if (answer.status !== 201) onDrift(answer.status, limits.log)
       return token
     },
   }
@@ -117,9 +121,10 @@ function transportProblem(cause: Error & { code?: string }, isSent: boolean): Er
   if (untrustedPeer.test(code)) {
     return new Problem('provider-rejected', { cause, diagnosis: { phase: 'before-sending', class: 'tls' } })
   }
+  const isProxy = cause instanceof EgressProxyError
   return new Problem('provider-unavailable', {
     cause,
-    diagnosis: { phase: 'before-sending' },
+    diagnosis: { phase: 'before-sending', class: isProxy ? 'egress-proxy' : 'connection' },
     ...(!(cause instanceof DeadlineExceeded) && { safeToRepeat: { reason: 'not-sent', afterMs: 0 } }),
   })
 }

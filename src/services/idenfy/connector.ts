@@ -4,6 +4,17 @@ import type { Socket } from 'node:net'
 import type { ConnectionOptions as TlsOptions } from 'node:tls'
 import { buildConnector, errors } from 'undici'
 
+/** The egress proxy cannot be reached or refuses. It keeps the code and the message of its cause. */
+export class EgressProxyError extends Error {
+  override readonly name = 'EgressProxyError'
+  readonly code: string | undefined
+
+  constructor(cause: NodeJS.ErrnoException) {
+    super(cause.message, { cause })
+    this.code = cause.code
+  }
+}
+
 export interface ConnectorOptions {
   /** For everything until a request can be sent: DNS, TCP, TLS to the proxy, CONNECT, TLS to the origin. */
   readonly timeoutMs: number
@@ -41,21 +52,25 @@ export function createConnector(options: ConnectorOptions): buildConnector.conne
         callback(error, null)
       } else callback(null, socket)
     }
-    const timer = setTimeout(
-      () => settle(new errors.ConnectTimeoutError('Connecting took too long'), null),
-      timeoutMs,
-    )
+    let isAtProxy = openTunnel !== undefined
+    const timer = setTimeout(() => {
+      const late = new errors.ConnectTimeoutError('Connecting took too long')
+      settle(isAtProxy ? new EgressProxyError(late) : late, null)
+    }, timeoutMs)
 
     if (!openTunnel) {
       opened.push(connect(target, settle))
       return
     }
     const onTunnel = (tunnel: Socket) => {
+      isAtProxy = false
       opened.push(tunnel)
       if (target.protocol === 'https:') opened.push(connect({ ...target, httpSocket: tunnel }, settle))
       else settle(null, tunnel)
     }
-    opened.push(openTunnel(authorityOf(target), onTunnel, (error) => settle(error, null)))
+    opened.push(
+      openTunnel(authorityOf(target), onTunnel, (error) => settle(new EgressProxyError(error), null)),
+    )
   }
 }
 

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { Problem, type ProblemOptions } from '../../problems.js'
+import { Problem, type ProblemCode, type ProblemOptions } from '../../problems.js'
 import { Abandoned } from '../abandoned.js'
 import type { Bulkhead } from '../bulkhead.js'
 import type { CircuitBreaker } from '../circuit-breaker.js'
@@ -35,10 +35,9 @@ export interface ReliableClientOptions {
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
   /** Called after each attempt, with how it ended. */
-  readonly onAttempt: (outcome: string, durationMs: number) => void
+  readonly onAttempt: (outcome: ProblemCode | 'success', durationMs: number, failureClass?: string) => void
   /** Called for each retry, and for each that the budget held back. */
   readonly onRetry: (reason: string, granted: boolean) => void
-  readonly logger: Pick<Logger, 'warn'>
 }
 
 export interface Call {
@@ -48,6 +47,8 @@ export interface Call {
   readonly isAbandoned: () => boolean
   /** Called once, when a POST is about to be sent. Throws to prevent it. */
   readonly admit: () => Promise<void>
+  /** The request's, so that its lines belong together. */
+  readonly log: Pick<Logger, 'warn'>
 }
 
 /**
@@ -55,7 +56,7 @@ export interface Call {
  * second time only where that cannot open a second verification.
  */
 export function createReliableClient(options: ReliableClientOptions) {
-  const { client, breaker, bulkhead, budget, timeoutMs, monotonicNow, onAttempt, onRetry, logger } = options
+  const { client, breaker, bulkhead, budget, timeoutMs, monotonicNow, onAttempt, onRetry } = options
   const minPostMs = timeoutMs * minPostShare
 
   function attempt(request: KybFormTokenRequest, call: Call): Promise<KybFormToken> {
@@ -86,9 +87,10 @@ export function createReliableClient(options: ReliableClientOptions) {
       budget.succeed()
       return token
     } catch (error) {
-      if (!(error instanceof Abandoned)) {
-        onAttempt(error instanceof Problem ? error.code : 'internal-error', monotonicNow() - begin)
-      }
+      const durationMs = monotonicNow() - begin
+      if (error instanceof Problem)
+        onAttempt(error.code, durationMs, error.options.diagnosis?.class?.toString())
+      else if (!(error instanceof Abandoned)) onAttempt('internal-error', durationMs)
       throw error
     }
   }
@@ -113,7 +115,7 @@ export function createReliableClient(options: ReliableClientOptions) {
         const granted = budget.take()
         onRetry(retry.reason, granted)
         if (!granted) throw error
-        logger.warn(
+        call.log.warn(
           { event: 'idenfy-retry', retryReason: retry.reason, ...error.options.diagnosis, err: error },
           'retry',
         )

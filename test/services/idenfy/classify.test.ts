@@ -16,6 +16,8 @@ const rows: Row[] = [
   [400, 'JSON_ERROR', '', ...rejected('request')],
   [400, 'ENCODING_ERROR', '', ...rejected('request')],
   [404, 'NOT_FOUND', '', ...rejected('request')],
+  [404, undefined, '', ...rejected('endpoint')],
+  [405, undefined, '', ...rejected('endpoint')],
   [405, 'METHOD_NOT_ALLOWED', '', ...rejected('request')],
   [413, undefined, '', ...rejected('request')],
   [415, undefined, '', ...rejected('request')],

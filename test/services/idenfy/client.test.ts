@@ -50,7 +50,7 @@ t.test('a full token under another 2xx is a success, and the drift is told', asy
     t.equal(answer.status, 201)
     t.match(
       service.log().filter(({ event }) => event === 'idenfy-contract-drift'),
-      [{ level: 40, upstreamStatus: Number(status.slice(0, 3)) }],
+      [{ level: 'warn', upstreamStatus: Number(status.slice(0, 3)) }],
     )
   }
 })
@@ -90,7 +90,7 @@ t.test('API10-1, API10-3, API10-4 an answer that breaks the contract is never ha
     await t.test(name, async (t) => {
       const { service, answer } = await mintAgainst(t, bytes)
       matchProblem(t, answer, 'provider-bad-response', { outcome: 'unknown' })
-      t.match(service.log('provider-bad-response'), [{ level: 50, reason }])
+      t.match(service.log('provider-bad-response'), [{ level: 'error', reason }])
     })
   }
 })
