@@ -62,7 +62,8 @@ export function onClientError(this: FastifyInstance, error: NodeJS.ErrnoExceptio
   if (!refusal) return
   const { problem, requestId } = refusal
   this.metrics.requests.inc({ outcome: problem.code })
-  this.log.info({ requestId, status: problem.status, outcome: problem.code }, 'request')
+  const { status, code: outcome, options } = problem
+  this.log.info({ requestId, status, outcome, ...options.diagnosis }, 'request')
 }
 
 function describe(

@@ -278,11 +278,12 @@ t.test('what comes slowly is cut off', async (t) => {
   t.equal((await service.mint({ token })).status, 201)
 })
 
-t.test('connections over the cap are not served', async (t) => {
+t.test('connections over the cap are not served, and counted', async (t) => {
   const service = await build(t, { limits: { connections: 1 } })
   const first = openSocket(service.url)
   await once(service.app.server, 'connection')
   t.equal(await openSocket(service.url).received, '')
+  t.match(await service.metrics(), /^http_connections_dropped_total 1$/m)
   first.socket.destroy()
   await first.received
 })

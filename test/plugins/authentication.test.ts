@@ -243,6 +243,27 @@ t.test('an id that the templates cannot express is for the operator to see', asy
   }
 })
 
+t.test('a refused token of the right provider shows what was expected and what came', async (t) => {
+  const service = await build(t)
+  const other = await createTokenSigner('RS256', String(signer.publicJwk.kid))
+  const rows: [claims: object, header: object, expected: string, received: string][] = [
+    [{ iss: 'https://idp.example/' }, {}, 'https://idp.example', 'https://idp.example/'],
+    [{ aud: 'account' }, {}, 'onboarding', 'account'],
+    [{ aud: ['account', 'x'.repeat(300)] }, {}, 'onboarding', `account, ${'x'.repeat(191)}`],
+    [{}, { typ: 'dpop+jwt' }, 'at+jwt, JWT', 'dpop+jwt'],
+    [{}, { typ: 5 }, 'at+jwt, JWT', 'number'],
+  ]
+  for (const [claims, header, expected, received] of rows) {
+    const answer = await service.mint({ token: await service.token(claims, { ...header }) })
+    matchProblem(t, answer, 'invalid-token')
+    t.notMatch(answer.text, 'account', 'the caller does not see it')
+    t.match(service.log('invalid-token').at(-1), { level: 'warn', expected, received })
+    await service.mint({ token: await service.token(claims, { ...header }, other) })
+    const forged = service.log('invalid-token').at(-1)
+    t.match(forged, { level: 'info', reason: 'signature', received: undefined }, 'a stranger writes nothing')
+  }
+})
+
 t.test('a token for another audience is checked every time, and never remembered', async (t) => {
   const service = await build(t)
   const token = await service.token({ aud: 'other' })

@@ -1,6 +1,6 @@
 import { createServer } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
-import { connect, type Socket } from 'node:net'
+import { connect, createServer as createTcpServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { certificate, created, goodToken, startFaultServer } from '../fault-server.js'
 import { build, listen, matchProblem } from '../helper.js'
@@ -138,4 +138,29 @@ t.test('a proxy in trouble is iDenfy out of reach: nothing was sent', async (t) 
   })
   t.equal(closing.asked.length, 2, 'once more, and not for ever')
   t.equal(idenfy.arrivals.length, 0)
+})
+
+t.test('a proxy that is at fault is named, and not iDenfy', async (t) => {
+  const silent = createServer().on('connect', (_request, socket: Socket) => {
+    t.teardown(() => socket.destroy())
+  })
+  const refusing = await startProxy(t, 'HTTP/1.1 403 No\r\n\r\n')
+  const open = await startProxy(t)
+  const rows: [proxy: string, expected: 'egress-proxy' | 'connection'][] = [
+    ['http://127.0.0.1:1', 'egress-proxy'],
+    ['http://proxy.invalid:3128', 'egress-proxy'],
+    [`http://127.0.0.1:${await listen(t, silent)}`, 'egress-proxy'],
+    [`http://localhost:${refusing.port}`, 'egress-proxy'],
+    // The tunnel stands, and iDenfy closes it.
+    [`http://${credentials}@localhost:${open.port}`, 'connection'],
+  ]
+  const closing = createTcpServer((socket) => socket.destroy())
+  const idenfy = `https://localhost:${await listen(t, closing, 'localhost')}`
+  for (const [proxy, expected] of rows) {
+    const limits = { IDENFY_TIMEOUT_MS: '1000', IDENFY_CONNECT_TIMEOUT_MS: '200' }
+    const service = await start(t, idenfy, proxy, limits)
+    matchProblem(t, await service.mint(), 'provider-unavailable', { outcome: 'not-created' })
+    t.match(service.log('provider-unavailable'), [{ class: expected }], proxy)
+    t.match(await service.metrics(), new RegExp(`^idenfy_failures_total\\{class="${expected}"\\} [1-9]`, 'm'))
+  }
 })

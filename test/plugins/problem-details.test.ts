@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import t from 'tap'
+import { type ProblemDetail, problemDetails } from '../../src/problems.js'
 import { type Answer, build, matchProblem, openSocket, parseAnswers, send } from '../helper.js'
 
 const path = '/onboarding/kyb-token'
@@ -217,4 +218,69 @@ t.test('whatever is thrown becomes a problem, and the log says what it was', asy
   await t.rejects(send(`${service.url}/begun`), 'a response that has begun is cut')
   t.notMatch(JSON.stringify(service.log()), 'canary')
   t.equal((await service.mint()).status, 201)
+})
+
+t.test('a problem with several causes says which it is, to the caller and in the log', async (t) => {
+  const limits = { RATE_LIMIT_IP_PER_MINUTE: '1', RATE_LIMIT_COMPANY_PER_MINUTE: '2' }
+  const service = await build(t, { env: limits })
+  const authorization = `Bearer ${await service.token()}`
+  const several = `Bearer ${await service.token({ company_id: [] })}`
+  const json = { 'content-type': 'application/json' }
+  const rows: [
+    ProblemDetail,
+    { path?: string; headers?: Record<string, string | string[]>; body?: string | Buffer },
+  ][] = [
+    ['query-string', { path: `${path}?a` }],
+    ['url-encoding', { path: '/%' }],
+    ['repeated-field', { headers: { 'x-company-id': ['acme', 'acme'] } }],
+    ['idempotency-key', { headers: { 'idempotency-key': 'two words' } }],
+    ['not-utf8', { headers: json, body: Buffer.from([0x22, 0xff, 0x22]) }],
+    ['not-json', { headers: json, body: '{"locale":' }],
+    ['not-json', { headers: json, body: '{"__proto__":1}' }],
+    ['long-number', { headers: json, body: '{"lifetime":12345678901234567}' }],
+    ['content-type', { headers: { 'content-type': 'text/plain' }, body: '{}' }],
+    ['content-type', { body: '{}' }],
+    ['content-encoding', { headers: { ...json, 'content-encoding': 'gzip' }, body: '{}' }],
+    ['header-count', { headers: Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`x-${i}`, ''])) }],
+    ['no-company', { headers: { authorization: several } }],
+    ['company-not-listed', { headers: { 'x-company-id': 'globex' } }],
+  ]
+  for (const [detail, { path: url = path, headers, body }] of rows) {
+    const answer = await send(service.url + url, {
+      method: 'POST',
+      headers: { authorization, ...headers },
+      ...(body !== undefined && { body }),
+    })
+    t.equal(answer.json.detail, problemDetails[detail], detail)
+    t.equal(service.log(answer.json.code).at(-1)?.reason, detail)
+  }
+  const raw: [ProblemDetail, string][] = [
+    ['http-syntax', 'hello\r\n\r\n'],
+    ['no-host', `POST ${path} HTTP/1.1\r\nConnection: close\r\n\r\n`],
+    ['header-bytes', `GET / HTTP/1.1\r\nHost: a\r\nx: ${'x'.repeat(17_000)}\r\n\r\n`],
+    [
+      'body-length',
+      `POST ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: ${authorization}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{}`,
+    ],
+  ]
+  for (const [detail, bytes] of raw) {
+    const { socket, received } = openSocket(service.url)
+    socket.write(bytes)
+    if (detail === 'body-length') socket.end()
+    const [answer] = parseAnswers(await received)
+    if (answer) {
+      t.equal(answer.json.detail, problemDetails[detail], detail)
+      t.equal(service.log(answer.json.code).at(-1)?.reason, detail)
+    }
+  }
+  const limited: [ProblemDetail, () => Promise<Answer>][] = [
+    ['address-limit', () => service.mint({ token: 'x' })],
+    ['company-limit', () => service.mint({ body: { locale: 'lt' } })],
+  ]
+  for (const [detail, attempt] of limited) {
+    let answer = await attempt()
+    for (let count = 0; count < 4 && answer.status !== 429; count++) answer = await attempt()
+    t.equal(answer.json.detail, problemDetails[detail], detail)
+    t.equal(service.log('rate-limited').at(-1)?.reason, detail)
+  }
 })

@@ -94,6 +94,11 @@ for (const [way, setUp] of Object.entries(ways)) {
           (await service.metrics()).match(/reloads_total\{.*outcome="refused"\} [1-9]/g)?.length === 3,
       )
       t.equal((await service.mint()).status, 201)
+      t.equal(
+        (await service.metrics()).match(/^reload_failing\{.*\} 1$/gm)?.length,
+        3,
+        'for as long as it is bad',
+      )
       t.match(idenfy.arrivals.at(-1)?.head, basic(key, secret))
       t.equal(idenfy.arrivals.at(-1)?.body.lifetime, 7200)
       t.equal(idenfy.arrivals.at(-1)?.body.clientId, after?.body.clientId)
@@ -117,6 +122,7 @@ for (const [way, setUp] of Object.entries(ways)) {
       )
       await service.mint()
       t.equal(idenfy.arrivals.at(-1)?.body.lifetime, 600)
+      await until(async () => !/^reload_failing\{.*\} 1$/m.test(await service.metrics()))
     })
   })
 }

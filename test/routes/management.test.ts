@@ -1,5 +1,6 @@
 import t from 'tap'
 import { build, matchProblem, send, startPeers } from '../helper.js'
+import { startKeyServer } from '../key-server.js'
 
 t.test('without signing keys the instance lives but is not ready', async (t) => {
   const service = await build(t, { env: { AUTH_JWKS_URL: 'http://127.0.0.1:1/jwks' } })
@@ -14,6 +15,31 @@ t.test('without signing keys the instance lives but is not ready', async (t) => 
     [{ level: 'warn', err: { code: 'ECONNREFUSED' } }],
     'one line for one try',
   )
+})
+
+t.test('the log says what a key URL sent in place of keys, and which setting is meant', async (t) => {
+  const discovery = JSON.stringify({ issuer: 'https://idp.example', jwks_uri: 'https://idp.example/keys' })
+  const rows: [body: string | number, received: RegExp][] = [
+    [404, /^status 404$/],
+    [discovery, /^a discovery document: set AUTH_JWKS_URL to its jwks_uri$/],
+    ['<!doctype html>', /^HTML or XML$/],
+    ['', /^nothing$/],
+    ['keys', /^text that is not JSON$/],
+    ['{"jwks":[]}', /^JSON without a list of keys$/],
+    ['{"keys":[]}', /^an empty list of keys$/],
+    ['{"keys":[{"kty":"oct"}]}', /^a private or symmetric key$/],
+    ['{"keys":[{"kty":"RSA"}]}', /^no key that fits$/],
+  ]
+  for (const [body, received] of rows) {
+    const provider = await startKeyServer(t)
+    provider.respond = (_request, response) =>
+      typeof body === 'number' ? response.writeHead(body).end() : response.end(body)
+    const service = await build(t, { env: { AUTH_JWKS_URL: `${provider.url}?secret=canary` } })
+    await service.mint()
+    const [line] = service.log().filter(({ msg }) => msg === 'the signing keys could not be fetched')
+    t.match(line, { received, url: provider.url, expected: /AUTH_JWKS_URL/ })
+    t.notMatch(JSON.stringify(line), 'canary')
+  }
 })
 
 t.test('iDenfy being down does not make it unready', async (t) => {

@@ -50,7 +50,13 @@ t.test('a full token under another 2xx is a success, and the drift is told', asy
     t.equal(answer.status, 201)
     t.match(
       service.log().filter(({ event }) => event === 'idenfy-contract-drift'),
-      [{ level: 'warn', upstreamStatus: Number(status.slice(0, 3)) }],
+      [
+        {
+          level: 'warn',
+          upstreamStatus: Number(status.slice(0, 3)),
+          requestId: answer.headers['x-request-id'],
+        },
+      ],
     )
   }
 })

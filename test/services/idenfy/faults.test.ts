@@ -164,7 +164,7 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
     t.equal(connections, 2)
     t.match(
       service.log().filter(({ event }) => event === 'idenfy-retry'),
-      [{ level: 'warn', retryReason: 'not-sent', phase: 'before-sending' }],
+      [{ level: 'warn', retryReason: 'not-sent', phase: 'before-sending', requestId: String }],
     )
     const metrics = await service.app.metrics.registry.metrics()
     t.match(metrics, retried)
