@@ -41,7 +41,7 @@ export const idenfy = fp<IdenfyOptions>(
     // Nothing is in flight any more: the KYB plugin, which closes before this one, has waited for it.
     app.addHook('onClose', async () => dispatcher.destroy())
 
-    const authorization = app.reload(
+    const authorization = await app.reload(
       'credentials',
       () => ({
         apiKey: config.readSecret('IDENFY_API_KEY'),

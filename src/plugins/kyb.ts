@@ -27,8 +27,10 @@ const sharedStateRequiredFor = { false: 'none', keys: 'keys', true: 'all' } as c
 /** Builds the KYB services. */
 export const kyb = fp<KybOptions>(
   async (app, { config, now, monotonicNow }) => {
-    const policy = app.reload('policy', config.readPolicy, (text) => createSessionPolicy(parsePolicy(text)))
-    const identify = app.reload(
+    const policy = await app.reload('policy', config.readPolicy, (text) =>
+      createSessionPolicy(parsePolicy(text)),
+    )
+    const identify = await app.reload(
       'identity-key',
       () => config.KYB_IDENTITY_KEY && config.readSecret('KYB_IDENTITY_KEY'),
       (key) =>
@@ -40,10 +42,12 @@ export const kyb = fp<KybOptions>(
       beyond: app.sharedRedis
         ? createRedisFlights({
             shared: app.sharedRedis,
-            cipher: app.reload(
-              'state-key',
-              () => config.readSecret('STATE_ENCRYPTION_KEY').split(','),
-              createStateCipher,
+            cipher: (
+              await app.reload(
+                'state-key',
+                () => config.readSecret('STATE_ENCRYPTION_KEY').split(','),
+                createStateCipher,
+              )
             ).value,
             monotonicNow,
           })

@@ -6,27 +6,33 @@ declare module 'fastify' {
     /** A value of the configuration that follows its file, with `make` applied; `what` names it for metrics and log. */
     reload<Source, Value>(
       what: 'credentials' | 'identity-key' | 'policy' | 'state-key',
-      read: () => Source,
+      read: () => Source | Promise<Source>,
       make: (source: Source) => Value,
-    ): Reloading<Value>
+    ): Promise<Reloading<Value>>
   }
 }
 
 const everyMs = 1_000
+/** After so long a file system that does not respond is reported. */
+const maxReadMs = 5_000
 
 /** Secrets and policy change without a restart. */
 export const reloads = fp(
   async (app) => {
-    const all: { check(): void }[] = []
+    const all = new Map<string, Reloading<unknown>>()
     const failing: Record<string, () => number> = {}
+    /** What is being read. One file at a time: one that hangs must not take all the threads that Node reads with. */
+    let reading: string | undefined
+    let hangsForMs = 0
+    const isHanging = (what: string) => what === reading && hangsForMs >= maxReadMs
     app.metrics.observeEach(
       'reload_failing',
       'Whether a file cannot be used as it is now, so that an older value is in use',
       'what',
       failing,
     )
-    app.decorate('reload', (what, read, make) => {
-      const reloading = createReloading({
+    app.decorate('reload', async (what, read, make) => {
+      const reloading = await createReloading({
         read,
         make,
         onChange: () => {
@@ -38,15 +44,27 @@ export const reloads = fp(
           app.log.error({ what, fault }, 'a new value cannot be used, the old one stays')
         },
       })
-      all.push(reloading)
-      failing[what] = () => Number(reloading.isFailing())
+      all.set(what, reloading)
+      failing[what] = () => Number(reloading.isFailing() || isHanging(what))
       return reloading
     })
+
+    async function checkAll(): Promise<void> {
+      for (const [what, reloading] of all) {
+        reading = what
+        hangsForMs = 0
+        await reloading.check()
+      }
+      reading = undefined
+    }
 
     let timer: NodeJS.Timeout | undefined
     app.addHook('onReady', async () => {
       timer = setInterval(() => {
-        for (const reloading of all) reloading.check()
+        if (reading === undefined) return void checkAll()
+        hangsForMs += everyMs
+        if (hangsForMs === maxReadMs)
+          app.log.error({ what: reading }, 'a file cannot be read: the file system hangs')
       }, everyMs).unref()
     })
     app.addHook('onClose', async () => clearInterval(timer))

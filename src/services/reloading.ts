@@ -2,10 +2,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 
 /** Between two readings that must agree, when it is urgent. */
 const settleMs = 50
+/** How long a caller in a hurry waits for one reading. */
+const maxReadMs = 500
 
 export interface ReloadingOptions<Source, Value> {
   /** Reads the source as it is now, every time it is checked; throws when it is not usable. */
-  readonly read: () => Source
+  readonly read: () => Source | Promise<Source>
   /** Makes of it what is used, once it has changed; throws when it is not usable. */
   readonly make: (source: Source) => Value
   readonly onChange: () => void
@@ -20,14 +22,15 @@ export interface ReloadingOptions<Source, Value> {
  *
  * @throws what `read` throws the first time
  */
-export function createReloading<Source, Value>(options: ReloadingOptions<Source, Value>) {
+export async function createReloading<Source, Value>(options: ReloadingOptions<Source, Value>) {
   const { read, make, onChange, onFault } = options
-  const first = read()
+  const first = await read()
   let current = JSON.stringify(first)
   let value = make(first)
   let candidate = current
   let fault: string | undefined
   let generation = 1
+  let checking: Promise<void> | undefined
 
   function take(source: Source): void {
     const text = JSON.stringify(source)
@@ -40,10 +43,9 @@ export function createReloading<Source, Value>(options: ReloadingOptions<Source,
     onChange()
   }
 
-  /** Reads once. */
-  function check(): void {
+  async function readAndTake(): Promise<void> {
     try {
-      take(read())
+      take(await read())
       fault = undefined
     } catch (error) {
       const { message } = error as Error
@@ -53,6 +55,14 @@ export function createReloading<Source, Value>(options: ReloadingOptions<Source,
     }
   }
 
+  /** Reads once. */
+  function check(): Promise<void> {
+    checking ??= readAndTake().finally(() => {
+      checking = undefined
+    })
+    return checking
+  }
+
   return {
     value: (): Value => value,
     /** Whether the source, as it is now, cannot be used. */
@@ -60,13 +70,13 @@ export function createReloading<Source, Value>(options: ReloadingOptions<Source,
     /** 1 for the first value, one more for each that followed. */
     generation: (): number => generation,
     check,
-    /** Reads until it is sure, without waiting for the next time. */
+    /** Reads until it is sure, without waiting for the next time, unless the file system hangs. */
     async checkNow(): Promise<void> {
-      check()
+      await Promise.race([check(), delay(maxReadMs)])
       await delay(settleMs)
-      check()
+      await Promise.race([check(), delay(maxReadMs)])
     },
   }
 }
 
-export type Reloading<Value> = ReturnType<typeof createReloading<unknown, Value>>
+export type Reloading<Value> = Awaited<ReturnType<typeof createReloading<unknown, Value>>>
