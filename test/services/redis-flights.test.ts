@@ -38,8 +38,11 @@ async function setUp(t: Test) {
         maxRetriesPerRequest: 0,
         retryStrategy: () => 50,
       }),
+      credentials: [],
+      database: 0,
       commandTimeoutMs,
       onChange: () => {},
+      onFailure: () => {},
     })
     await shared.connect()
     t.teardown(() => shared.close())
