@@ -16,12 +16,16 @@ export const needsRedis =
 
 export const stateKey = Buffer.alloc(32, 'k').toString('base64')
 
-/** A Redis of one's own on a free port, without files; `settings` are arguments of redis-server, the last of each counts. */
-export async function startRedis(t: Test, settings: (port: string) => readonly string[] = () => []) {
+/** A Redis of one's own on a free port, without files. Of each setting the last counts. */
+export async function startRedis(
+  t: Test,
+  settings: (port: string) => readonly string[] = () => [],
+  configFile: readonly string[] = [],
+) {
   const port = await freePort(t)
   const start = async () => {
     const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
-    const child = spawn('redis-server', [...args, ...settings(String(port))], {
+    const child = spawn('redis-server', [...configFile, ...args, ...settings(String(port))], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     let output = ''
