@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { environmentSchema } from '../src/config.js'
 import { problems } from '../src/problems.js'
+import { redisFailureCauses } from '../src/services/redis-failure.js'
 import { build } from './helper.js'
 
 let readme = readFileSync('README.md', 'utf8')
@@ -56,6 +57,14 @@ t.test('the table of faults answers with problems that exist', async (t) => {
   for (const [, status, code = ''] of answers) {
     t.equal(problems[code as keyof typeof problems]?.status, Number(status), code)
   }
+})
+
+t.test('the table of Redis failures has every cause', async (t) => {
+  const [, table = ''] = readFileSync('docs/reliability.md', 'utf8').split(/<!-- \/?redis-causes.*-->/)
+  t.strictSame(
+    [...table.matchAll(/^\| `([a-z-]+)` \| \w/gm)].map(([, cause]) => cause),
+    redisFailureCauses,
+  )
 })
 
 t.test('the metrics that the documents name exist', async (t) => {

@@ -26,7 +26,7 @@ export const sharedState = fp<{ config: Config }>(
     }
     // Only here: its code takes a tenth of the start.
     const { default: ioredis } = await import('ioredis')
-    const { tls, host, port, credentials, database } = connectionOf(config)
+    const { tls, host, port, credentials, database } = connectionOf(config.REDIS_URL, config.redisCa)
     const failures = new Counter({
       name: 'redis_failures_total',
       help: 'Failed connections, checks and commands of Redis, by cause',
@@ -39,7 +39,7 @@ export const sharedState = fp<{ config: Config }>(
         host,
         port,
         ...(tls && { tls }),
-        // Without greetings: they fail before AUTH, and Redis 5 does not know them.
+        // Without HELLO and CLIENT SETINFO, which ioredis sends before AUTH.
         protocol: 2,
         disableClientInfo: true,
         // It needs INFO, and writes to the console where that is not permitted.
@@ -74,11 +74,10 @@ export const sharedState = fp<{ config: Config }>(
 )
 
 /** Not by ioredis: to it a query of the URL outweighs our options, and a database that is no number is number 0. */
-function connectionOf({ REDIS_URL = '', redisCa }: Config) {
-  const { protocol, hostname, port, username, password, pathname } = new URL(REDIS_URL)
-  const ca = redisCa && [...rootCertificates, redisCa]
+function connectionOf(url: string, extraCa: string | undefined) {
+  const { protocol, hostname, port, username, password, pathname } = new URL(url)
   return {
-    tls: protocol === 'rediss:' && { ...(ca && { ca }) },
+    tls: protocol === 'rediss:' && { ...(extraCa && { ca: [...rootCertificates, extraCa] }) },
     // Without the brackets of IPv6.
     host: hostname.replace(/^\[|\]$/g, ''),
     port: Number(port || 6379),

@@ -68,10 +68,9 @@ const messages: readonly (readonly [RegExp, RedisFailureCause])[] = [
   [/^Unknown RESP type/, 'protocol'],
 ]
 
-interface RedisError extends Error {
-  readonly code?: string
-  /** What an error reply is the reply to. */
-  readonly command?: { readonly name: string }
+/** As ioredis makes it: with the command that it is the reply to. */
+interface ErrorReply extends Error {
+  readonly command: { readonly name: string }
 }
 
 const find = (table: readonly (readonly [RegExp, RedisFailureCause])[], text: string) =>
@@ -80,11 +79,13 @@ const find = (table: readonly (readonly [RegExp, RedisFailureCause])[], text: st
 export const isReply = (error: unknown): boolean => (error as Error).name === 'ReplyError'
 
 export function describeRedisFailure(error: unknown): RedisFailure {
-  return isReply(error) ? describeReply(error as RedisError) : describeConnection(error as RedisError)
+  return isReply(error)
+    ? describeReply(error as ErrorReply)
+    : describeConnection(error as NodeJS.ErrnoException)
 }
 
-function describeReply({ message, command }: RedisError): RedisFailure {
-  const name = String(command?.name).toLowerCase()
+function describeReply({ message, command }: ErrorReply): RedisFailure {
+  const name = command.name.toLowerCase()
   const byCommand = { auth: 'authentication', select: 'database' } as const
   const cause =
     find(replies, message) ??
@@ -101,7 +102,7 @@ function describeReply({ message, command }: RedisError): RedisFailure {
   }
 }
 
-function describeConnection({ code, message }: RedisError): RedisFailure {
+function describeConnection({ code, message }: NodeJS.ErrnoException): RedisFailure {
   const cause = (code === undefined ? find(messages, message) : find(codes, code)) ?? 'other'
   return { cause, ...(code !== undefined && { code }), hint: hints[cause] }
 }

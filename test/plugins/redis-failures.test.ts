@@ -319,7 +319,12 @@ t.test('a Redis with TLS', needsRedis, async (t) => {
 t.test('redis_up is 0 soon after Redis froze, also without requests', needsRedis, async (t) => {
   const redis = await startRedis(t)
   const service = await start(t, redis.env.REDIS_URL)
+  const client = admin(t, redis.env.REDIS_URL)
+  const checks = async () =>
+    Number(/cmdstat_incr:calls=(\d+)/.exec(await client.info('commandstats'))?.[1]) / 2
+  await until(async () => (await checks()) > 2)
   t.equal(await isUp(service), true)
+  t.equal(linesOf(service).length, 1)
   redis.freeze()
   await until(async () => !(await isUp(service)))
   t.match(linesOf(service).at(-1), { cause: 'timeout' })
