@@ -15,7 +15,6 @@ declare module 'fastify' {
 const commandTimeoutMs = 80
 const connectTimeoutMs = 1_000
 const socketTimeoutMs = 2_000
-const maxReconnectDelayMs = 1_000
 
 /** The connection to what replicas share. This instance starts and works without it, too. */
 export const sharedState = fp<{ config: Config }>(
@@ -52,7 +51,6 @@ export const sharedState = fp<{ config: Config }>(
         // A connection that is silent for so long is made anew.
         socketTimeout: socketTimeoutMs,
         connectTimeout: connectTimeoutMs,
-        retryStrategy: (attempts) => Math.min(attempts * 100, maxReconnectDelayMs),
       }),
       credentials,
       database,

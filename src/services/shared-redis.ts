@@ -4,6 +4,7 @@ import { describeRedisFailure, isReply, type RedisFailure } from './redis-failur
 
 const firstRetryMs = 100
 const maxRetryMs = 3_000
+const maxReconnectMs = 1_000
 /** While Redis is up. What has answered for so long is stable. */
 const checkEveryMs = 2_000
 /** With one failure of an unstable Redis each, the log would fill. */
@@ -24,7 +25,8 @@ export class RedisUnavailable extends Error {
 export interface SharedRedisOptions {
   /**
    * Must fail fast: no offline queue, no retries of commands. It must be given no password and no database: ioredis
-   * goes on if Redis refuses the database, and writes to the console about the password.
+   * goes on if Redis refuses the database, and writes to the console about the password. Its `retryStrategy` is
+   * replaced.
    */
   readonly redis: Redis
   /** The arguments of AUTH; none without a password. */
@@ -57,6 +59,8 @@ export function createSharedRedis(options: SharedRedisOptions) {
   let failures = 0
   /** How often in a row Redis failed before it was stable. */
   let quickFailures = 0
+  /** Since a check succeeded. */
+  let reconnects = 0
   let connectionError: unknown
   let isReplacingConnection = false
   let checking: Promise<void> | undefined
@@ -99,6 +103,7 @@ export function createSharedRedis(options: SharedRedisOptions) {
     isStable = isUp
     isUp = true
     hasAnswered = false
+    reconnects = 0
     if (isStable) {
       failures = 0
       quickFailures = 0
@@ -148,6 +153,11 @@ export function createSharedRedis(options: SharedRedisOptions) {
     redis.pexpire(key, 1),
   ]
 
+  // ioredis counts again from 0 when a connection is there, also if it is closed at once every time.
+  redis.options.retryStrategy = () => {
+    reconnects += 1
+    return Math.min(firstRetryMs * 2 ** (reconnects - 1), maxReconnectMs)
+  }
   redis.on('ready', () => {
     connectionError = undefined
     // One that fails soon after it came up has to wait.

@@ -105,9 +105,16 @@ t.test('the log and the metric name why Redis cannot be used', async (t) => {
   })
 
   t.test('a server that closes every connection', async (t) => {
-    const { url } = await startReplies(t, (socket) => socket.destroy())
+    let connections = 0
+    const begin = performance.now()
+    const { url } = await startReplies(t, (socket) => {
+      connections += 1
+      socket.destroy()
+    })
     const service = await start(t, url)
     await expectCause(t, service, { cause: 'closed' })
+    await until(() => connections >= 5)
+    t.ok(performance.now() - begin > 1_000, 'is tried less and less often')
   })
 
   t.test('a server that is no Redis', async (t) => {
@@ -339,7 +346,6 @@ t.test('a Redis that fails as soon as it is used', needsRedis, async (t) => {
     redis: new Redis(server.env.REDIS_URL, {
       lazyConnect: true,
       enableOfflineQueue: false,
-      retryStrategy: () => 10,
     }),
     credentials: [],
     database: 0,

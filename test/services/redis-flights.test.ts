@@ -36,7 +36,6 @@ async function setUp(t: Test) {
         lazyConnect: true,
         enableOfflineQueue: false,
         maxRetriesPerRequest: 0,
-        retryStrategy: () => 50,
       }),
       credentials: [],
       database: 0,
