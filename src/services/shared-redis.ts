@@ -5,9 +5,9 @@ import { describeRedisFailure, isReply, type RedisFailure } from './redis-failur
 const firstRetryMs = 100
 const maxRetryMs = 3_000
 const maxReconnectMs = 1_000
-/** While Redis is up. What has answered for so long is stable. */
+/** While Redis is up. If it has answered for so long it is stable. */
 const checkEveryMs = 2_000
-/** With one failure of an unstable Redis each, the log would fill. */
+/** After more of them in a row, Redis is reported as up only once it is stable. */
 const maxQuickFailures = 1
 
 /** One for each kind of key: who may use only some cannot share state. */
