@@ -194,6 +194,9 @@ export const environmentSchema = Type.Object({
         'Redis that the replicas share; may hold credentials. Without it every replica is on its own',
     }),
   ),
+  REDIS_CA_FILE: Type.Optional(
+    Type.String({ description: 'PEM file with a CA to trust for Redis (`rediss:`), besides the usual ones' }),
+  ),
   REDIS_REQUIRED: choice(['false', 'keys', 'true'], {
     default: 'keys',
     description:
@@ -263,6 +266,8 @@ export interface Config extends Readonly<Environment> {
   readonly RATE_LIMIT_REQUESTS_PER_MINUTE: number
   /** The certificates of `IDENFY_CA_FILE`, PEM. */
   readonly idenfyCa?: string | undefined
+  /** The certificates of `REDIS_CA_FILE`, PEM. */
+  readonly redisCa?: string | undefined
   /**
    * Reads the text of `KYB_POLICY_FILE`, that of an empty policy without one. It may have been replaced by one that
    * cannot be parsed.
@@ -333,6 +338,7 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   for (const name of ['IDENFY_PROXY_URL', 'REDIS_URL'] as const) {
     check(name, () => checkParses(given[name]))
   }
+  check('REDIS_URL', () => checkRedisUrl(given.REDIS_URL))
   check('STATE_ENCRYPTION_KEY', () => checkKeyIsThere(given))
   check('REDIS_REQUIRED', () => {
     if (given.REDIS_REQUIRED === 'true' && !given.REDIS_URL) throw new Error('is true, which needs REDIS_URL')
@@ -356,6 +362,11 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     'IDENFY_CA_FILE',
     () => given.IDENFY_CA_FILE && readCertificates(given.IDENFY_CA_FILE),
   )
+  const redisCa = check('REDIS_CA_FILE', () => {
+    if (given.REDIS_CA_FILE === undefined) return undefined
+    if (!given.REDIS_URL?.startsWith('rediss:')) throw new Error('needs a REDIS_URL with rediss:')
+    return readCertificates(given.REDIS_CA_FILE)
+  })
   const readPolicy = () =>
     given.KYB_POLICY_FILE === undefined ? '{}' : readText(given.KYB_POLICY_FILE, maxFileBytes)
   check('KYB_POLICY_FILE', () => parsePolicy(readPolicy()))
@@ -377,6 +388,7 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     RATE_LIMIT_REQUESTS_PER_MINUTE:
       values.RATE_LIMIT_REQUESTS_PER_MINUTE ?? values.RATE_LIMIT_USER_PER_MINUTE * requestsPerVerification,
     idenfyCa,
+    redisCa,
   }
   for (const name of secretNames) Object.defineProperty(config, name, { enumerable: false })
   const readSecret = (name: EnvironmentVariable): string => {
@@ -423,6 +435,20 @@ function checkUrl(text: string, allowInsecure: boolean): URL {
 
 function checkParses(text: string | undefined): void {
   if (text !== undefined && !URL.canParse(text)) throw new Error('is not a URL')
+}
+
+function checkRedisUrl(text: string | undefined): void {
+  if (text === undefined || !URL.canParse(text)) return
+  const { username, password, hostname, pathname, search, hash } = new URL(text)
+  if (hostname === '') throw new Error('has no host')
+  if (!/^\/?\d{0,9}$/.test(pathname + search + hash)) {
+    throw new Error('must have nothing after the host and the port but the number of a database')
+  }
+  try {
+    decodeURIComponent(username + password)
+  } catch {
+    throw new Error('has a user name or password that is not percent-encoded')
+  }
 }
 
 function checkKeyIsThere(given: { REDIS_URL?: string; STATE_ENCRYPTION_KEY?: string }): void {

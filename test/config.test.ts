@@ -77,6 +77,7 @@ t.test('defaults', async (t) => {
       ALLOW_INSECURE_URLS: false,
       DOCS: false,
       idenfyCa: undefined,
+      redisCa: undefined,
     },
   )
 })
@@ -260,6 +261,20 @@ t.test('API7-2, API8-2 one variable at a time', async (t) => {
     ['REDIS_REQUIRED', { REDIS_REQUIRED: 'always' }],
     ['REDIS_URL', { REDIS_URL: 'http://redis.example', STATE_ENCRYPTION_KEY: stateKey }],
     ['REDIS_URL', { REDIS_URL: 'redis://[', STATE_ENCRYPTION_KEY: stateKey }],
+    ['REDIS_URL', { REDIS_URL: 'redis:///2', STATE_ENCRYPTION_KEY: stateKey }],
+    ['REDIS_URL', { REDIS_URL: 'redis://redis.example/two', STATE_ENCRYPTION_KEY: stateKey }],
+    ['REDIS_URL', { REDIS_URL: 'redis://redis.example/2/3', STATE_ENCRYPTION_KEY: stateKey }],
+    ['REDIS_URL', { REDIS_URL: 'redis://redis.example?db=2', STATE_ENCRYPTION_KEY: stateKey }],
+    ['REDIS_URL', { REDIS_URL: 'redis://:canary%@redis.example', STATE_ENCRYPTION_KEY: stateKey }],
+    ['REDIS_CA_FILE', { REDIS_CA_FILE: 'package.json' }],
+    [
+      'REDIS_CA_FILE',
+      { REDIS_CA_FILE: 'package.json', REDIS_URL: 'redis://redis.example', STATE_ENCRYPTION_KEY: stateKey },
+    ],
+    [
+      'REDIS_CA_FILE',
+      { REDIS_CA_FILE: 'package.json', REDIS_URL: 'rediss://redis.example', STATE_ENCRYPTION_KEY: stateKey },
+    ],
     ['STATE_ENCRYPTION_KEY', { REDIS_URL: 'redis://redis.example' }],
     ['STATE_ENCRYPTION_KEY', { STATE_ENCRYPTION_KEY: stateKey.slice(4) }],
     ['STATE_ENCRYPTION_KEY', { STATE_ENCRYPTION_KEY: `${stateKey},` }],

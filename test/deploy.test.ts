@@ -7,7 +7,7 @@ import type { NetworkPolicy } from 'kubernetes-types/networking/v1.js'
 import type { PodDisruptionBudget } from 'kubernetes-types/policy/v1.js'
 import t from 'tap'
 import ts from 'typescript'
-import { parseAllDocuments } from 'yaml'
+import { parse, parseAllDocuments } from 'yaml'
 import { environmentSchema, loadConfig } from '../src/config.js'
 
 interface Resource {
@@ -218,4 +218,14 @@ t.test('the network lets in the ingress controller and the monitoring, each to i
     spec?.egress?.flatMap(({ ports }) => ports?.map(({ port }) => port)),
     [53, 53, 443, 6379],
   )
+})
+
+t.test('the replicas of compose start, and trust what the balancer says of its clients', async (t) => {
+  const { services } = parse(readFileSync('docker-compose.yml', 'utf8'), { merge: true })
+  for (const name of ['replica-1', 'replica-2']) {
+    const { TRUST_PROXY, REDIS_URL } = loadConfig(services[name].environment)
+    t.ok(TRUST_PROXY?.includes('172.16.0.0/12'), "Docker's networks")
+    t.ok(TRUST_PROXY?.includes('10.0.0.0/8'), "Podman's networks")
+    t.match(REDIS_URL, /^redis:/)
+  }
 })

@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { environmentSchema } from '../src/config.js'
 import { problems } from '../src/problems.js'
+import { redisFailureCauses } from '../src/services/redis-failure.js'
 import { build } from './helper.js'
 
 let readme = readFileSync('README.md', 'utf8')
@@ -58,10 +59,18 @@ t.test('the table of faults answers with problems that exist', async (t) => {
   }
 })
 
+t.test('the table of Redis failures has every cause', async (t) => {
+  const [, table = ''] = readFileSync('docs/reliability.md', 'utf8').split(/<!-- \/?redis-causes.*-->/)
+  t.strictSame(
+    [...table.matchAll(/^\| `([a-z-]+)` \| \w/gm)].map(([, cause]) => cause),
+    redisFailureCauses,
+  )
+})
+
 t.test('the metrics that the documents name exist', async (t) => {
   const service = await build(t)
   const names = new Set((await service.app.metrics.registry.getMetricsAsJSON()).map(({ name }) => name))
-  names.add('redis_up') // with REDIS_URL alone
+  for (const name of ['redis_up', 'redis_failures_total']) names.add(name) // with REDIS_URL alone
   const named = ['docs/operations.md', 'docs/reliability.md'].flatMap((document) => [
     ...readFileSync(document, 'utf8').matchAll(
       /\b((?:[a-z0-9]+_)+(?:total|seconds|open|in_flight|waiting|up|generation|fds|info))\b/g,

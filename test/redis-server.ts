@@ -16,17 +16,23 @@ export const needsRedis =
 
 export const stateKey = Buffer.alloc(32, 'k').toString('base64')
 
-/** A Redis of one's own on a free port, without files. */
-export async function startRedis(t: Test) {
+/** A Redis of one's own on a free port, without files. Of each setting the last counts. */
+export async function startRedis(
+  t: Test,
+  settings: (port: string) => readonly string[] = () => [],
+  configFile: readonly string[] = [],
+) {
   const port = await freePort(t)
   const start = async () => {
     const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
-    const child = spawn('redis-server', args, { stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = spawn('redis-server', [...configFile, ...args, ...settings(String(port))], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
     let output = ''
     child.stdout.setEncoding('utf8').on('data', (text) => {
       output += text
     })
-    while (!output.includes('Ready to accept connections')) await once(child.stdout, 'data')
+    while (!/Ready to accept connections|Sentinel ID is/.test(output)) await once(child.stdout, 'data')
     return child
   }
   let child = await start()

@@ -1,5 +1,8 @@
+import { rootCertificates } from 'node:tls'
 import fp from 'fastify-plugin'
+import { Counter } from 'prom-client'
 import type { Config } from '../config.js'
+import { redisFailureCauses } from '../services/redis-failure.js'
 import { createSharedRedis, type SharedRedis } from '../services/shared-redis.js'
 
 declare module 'fastify' {
@@ -12,7 +15,6 @@ declare module 'fastify' {
 const commandTimeoutMs = 80
 const connectTimeoutMs = 1_000
 const socketTimeoutMs = 2_000
-const maxReconnectDelayMs = 1_000
 
 /** The connection to what replicas share. This instance starts and works without it, too. */
 export const sharedState = fp<{ config: Config }>(
@@ -23,8 +25,24 @@ export const sharedState = fp<{ config: Config }>(
     }
     // Only here: its code takes a tenth of the start.
     const { default: ioredis } = await import('ioredis')
+    const { tls, host, port, credentials, database } = connectionOf(config.REDIS_URL, config.redisCa)
+    const failures = new Counter({
+      name: 'redis_failures_total',
+      help: 'Failed connections, checks and commands of Redis, by cause',
+      labelNames: ['cause'],
+      registers: [app.metrics.registry],
+    })
+    for (const cause of redisFailureCauses) failures.inc({ cause }, 0)
     const shared = createSharedRedis({
-      redis: new ioredis.Redis(config.REDIS_URL, {
+      redis: new ioredis.Redis({
+        host,
+        port,
+        ...(tls && { tls }),
+        // Without HELLO and CLIENT SETINFO, which ioredis sends before AUTH.
+        protocol: 2,
+        disableClientInfo: true,
+        // It needs INFO, and writes to the console where that is not permitted.
+        enableReadyCheck: false,
         lazyConnect: true,
         // What cannot be done at once is done without Redis.
         enableOfflineQueue: false,
@@ -33,15 +51,15 @@ export const sharedState = fp<{ config: Config }>(
         // A connection that is silent for so long is made anew.
         socketTimeout: socketTimeoutMs,
         connectTimeout: connectTimeoutMs,
-        retryStrategy: (attempts) => Math.min(attempts * 100, maxReconnectDelayMs),
-        // After a failover the address may lead to another server.
-        reconnectOnError: (error) => error.message.startsWith('READONLY'),
       }),
+      credentials,
+      database,
       commandTimeoutMs,
-      onChange: (isUp, err) => {
+      onChange: (isUp, failure) => {
         if (isUp) app.log.info('Redis is there: state is shared')
-        else app.log.warn({ err }, 'Redis is down: this instance goes on by itself')
+        else app.log.warn(failure, 'Redis is down: this instance goes on by itself')
       },
+      onFailure: ({ cause }) => failures.inc({ cause }),
     })
     app.decorate('sharedRedis', shared)
     app.metrics.observe('redis_up', 'Whether state is shared with other instances', () =>
@@ -52,3 +70,17 @@ export const sharedState = fp<{ config: Config }>(
   },
   { name: 'shared-state', fastify: '5.x', dependencies: ['metrics'] },
 )
+
+/** Not by ioredis: to it a query of the URL outweighs our options, and a database that is no number is number 0. */
+function connectionOf(url: string, extraCa: string | undefined) {
+  const { protocol, hostname, port, username, password, pathname } = new URL(url)
+  return {
+    tls: protocol === 'rediss:' && { ...(extraCa && { ca: [...rootCertificates, extraCa] }) },
+    // Without the brackets of IPv6.
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: Number(port || 6379),
+    credentials:
+      username || password ? [username, password].map(decodeURIComponent).slice(username ? 0 : 1) : [],
+    database: Number(pathname.slice(1)),
+  }
+}

@@ -1,9 +1,21 @@
+import { hash } from 'node:crypto'
 import type { Redis } from 'ioredis'
+import { describeRedisFailure, isReply, type RedisFailure } from './redis-failure.js'
 
-const probeEveryMs = 100
-const probeKey = 'onboarding-bff:probe'
-/** As the state is written: who may not run scripts cannot use it. */
-const probeScript = `return redis.call('SET', KEYS[1], '1', 'PX', 1000)`
+const firstRetryMs = 100
+const maxRetryMs = 3_000
+const maxReconnectMs = 1_000
+/** While Redis is up. If it has answered for so long it is stable. */
+const checkEveryMs = 2_000
+/** After more of them in a row, Redis is reported as up only once it is stable. */
+const maxQuickFailures = 1
+
+/** One for each kind of key: who may use only some cannot share state. */
+const probeKeys = ['onboarding-bff:probe', 'onboarding-bff:rate:probe']
+/** Spread over the slots of a cluster, of which one node has only some. */
+const slotKeys = Array.from({ length: 8 }, (_, index) => `onboarding-bff:probe-${index}`)
+const probeScript = `return redis.call('GET', KEYS[1])`
+const probeDigest = hash('sha1', probeScript)
 
 /** The command was not sent: Redis counts as down. */
 export class RedisUnavailable extends Error {
@@ -11,69 +23,182 @@ export class RedisUnavailable extends Error {
 }
 
 export interface SharedRedisOptions {
-  /** Must fail fast: no offline queue, no retries of commands. */
+  /**
+   * Must fail fast: no offline queue, no retries of commands. It must be given no password and no database: ioredis
+   * goes on if Redis refuses the database, and writes to the console about the password. Its `retryStrategy` is
+   * replaced.
+   */
   readonly redis: Redis
+  /** The arguments of AUTH; none without a password. */
+  readonly credentials: readonly string[]
+  readonly database: number
   /** How long a command may take. */
   readonly commandTimeoutMs: number
-  /** Told once for every change. */
-  readonly onChange: (isUp: boolean, cause?: unknown) => void
+  /** Told once for every change, and once for every cause until Redis is up again. */
+  readonly onChange: (isUp: boolean, failure?: RedisFailure) => void
+  /** Told of every failed attempt to connect, failed check, and command after which Redis counts as down. */
+  readonly onFailure: (failure: RedisFailure) => void
 }
 
 /**
- * The Redis that replicas share, as long as it is there. After the first command that fails or is late nothing
- * waits for it any more, until a write succeeds again.
+ * The Redis that replicas share, as long as it is there. After the first command that fails or is late nothing waits
+ * for it any more, until all commands that are used succeed again. The sooner it fails again after that, the longer
+ * the next check waits.
  */
-export function createSharedRedis({ redis, commandTimeoutMs, onChange }: SharedRedisOptions) {
-  let isUp: boolean | undefined
+export function createSharedRedis(options: SharedRedisOptions) {
+  const { redis, credentials, database, commandTimeoutMs, onChange, onFailure } = options
+  let isUp = false
   let isClosed = false
+  /** It has answered for a while since it came up. */
+  let isStable = false
+  /** Whether a command has succeeded since the last check. */
+  let hasAnswered = false
+  let isReportedUp = false
+  const reportedCauses = new Set<string>()
+  /** Since Redis was stable. */
+  let failures = 0
+  /** How often in a row Redis failed before it was stable. */
+  let quickFailures = 0
+  /** Since a check succeeded. */
+  let reconnects = 0
+  let connectionError: unknown
+  let isReplacingConnection = false
+  let checking: Promise<void> | undefined
   let timer: NodeJS.Timeout | undefined
 
-  function turn(up: boolean, cause?: unknown): void {
-    if (isUp === up) return
-    isUp = up
-    onChange(up, cause)
+  function reportUp(): void {
+    if (isReportedUp) return
+    isReportedUp = true
+    reportedCauses.clear()
+    onChange(true)
   }
 
-  /** Writes, because a Redis that is full or a replica still answers to reads. */
-  async function probe(): Promise<void> {
+  function fail(error: unknown): void {
+    const failure = describeRedisFailure(error)
+    if (isUp) quickFailures = isStable ? 0 : quickFailures + 1
+    isUp = false
+    isReportedUp = false
+    onFailure(failure)
+    if (reportedCauses.has(failure.cause)) return
+    reportedCauses.add(failure.cause)
+    onChange(false, failure)
+  }
+
+  function checkIn(delayMs: number): void {
     clearTimeout(timer)
-    try {
-      await inTime(redis.eval(probeScript, 1, probeKey), commandTimeoutMs)
-      turn(true)
-    } catch (error) {
-      fail(error)
+    timer = setTimeout(() => {
+      timer = undefined
+      if (isUp && hasAnswered) succeed()
+      // Else 'ready' comes.
+      else if (redis.status === 'ready') check()
+    }, delayMs).unref()
+  }
+
+  function retry(): void {
+    checkIn(Math.min(firstRetryMs * 2 ** failures, maxRetryMs))
+    failures += 1
+  }
+
+  function succeed(): void {
+    isStable = isUp
+    isUp = true
+    hasAnswered = false
+    reconnects = 0
+    if (isStable) {
+      failures = 0
+      quickFailures = 0
     }
+    if (isStable || quickFailures <= maxQuickFailures) reportUp()
+    checkIn(checkEveryMs)
   }
 
-  function fail(cause: unknown): void {
+  function check(): Promise<void> {
+    checking ??= tryCommands()
+      .then(succeed, failCheck)
+      .finally(() => {
+        checking = undefined
+      })
+    return checking
+  }
+
+  function failCheck(error: unknown): void {
+    // 'close' has told of it.
+    if (redis.status !== 'ready') return
+    fail(error)
+    retry()
+    if (!isReply(error)) return
+    // The address may lead to another server by now: after a failover, or when DNS was corrected.
+    isReplacingConnection = true
+    redis.disconnect(true)
+  }
+
+  async function tryCommands(): Promise<void> {
+    // In upper case, for ioredis to take them as they are: it repeats a `select` without looking at the reply.
+    if (!isUp && credentials.length > 0) await inTime(redis.call('AUTH', ...credentials), commandTimeoutMs)
+    if (!isUp && database > 0) await inTime(redis.call('SELECT', database), commandTimeoutMs)
+    await inTime(
+      Promise.all([...probeKeys.flatMap(commandsOn), ...slotKeys.map((key) => redis.pttl(key))]),
+      commandTimeoutMs,
+    )
+  }
+
+  /** All that is used, here and in @fastify/rate-limit: plain commands, because a script does not say what is denied. */
+  const commandsOn = (key: string): Promise<unknown>[] => [
+    redis.incr(key),
+    redis.set(key, '1', 'PX', 1_000),
+    redis.get(key),
+    redis.pttl(key),
+    redis.eval(probeScript, 1, key),
+    redis.evalsha(probeDigest, 1, key),
+    redis.pexpire(key, 1),
+  ]
+
+  // ioredis counts again from 0 when a connection is there, also if it is closed at once every time.
+  redis.options.retryStrategy = () => {
+    reconnects += 1
+    return Math.min(firstRetryMs * 2 ** (reconnects - 1), maxReconnectMs)
+  }
+  redis.on('ready', () => {
+    connectionError = undefined
+    // One that fails soon after it came up has to wait.
+    if (!timer) check()
+  })
+  redis.on('error', (error) => {
+    connectionError = error
+  })
+  redis.on('close', () => {
     if (isClosed) return
-    turn(false, cause)
-    clearTimeout(timer)
-    timer = setTimeout(probe, probeEveryMs).unref()
-  }
-
-  redis.on('ready', probe)
-  redis.on('close', () => fail(new Error('closed')))
-  // Every failure shows in a command or in 'close' too; without a listener ioredis writes to the console.
-  redis.on('error', () => {})
+    if (isReplacingConnection) {
+      isReplacingConnection = false
+      return
+    }
+    const wasUp = isUp
+    fail(connectionError ?? Object.assign(new Error('Redis closed the connection'), { code: 'REDIS_CLOSED' }))
+    if (wasUp) retry()
+  })
 
   return {
     /** For commands inside of {@link run}. */
     client: redis,
-    isUp: (): boolean => isUp === true,
+    isUp: (): boolean => isUp,
     /** @throws what the command throws, after which Redis counts as down; RedisUnavailable while it does */
     async run<T>(command: () => Promise<T>): Promise<T> {
       if (!isUp) throw new RedisUnavailable('Redis is down')
       try {
-        return await inTime(command(), commandTimeoutMs)
+        const result = await inTime(command(), commandTimeoutMs)
+        hasAnswered = true
+        return result
       } catch (error) {
-        fail(error)
+        if (isUp) {
+          fail(error)
+          retry()
+        }
         throw error
       }
     },
     /** Resolves when Redis is there, or at the first failure to connect. */
     async connect(): Promise<void> {
-      await redis.connect().then(probe, () => {})
+      await redis.connect().then(check, () => {})
     },
     close(): void {
       isClosed = true
@@ -88,7 +213,7 @@ export type SharedRedis = ReturnType<typeof createSharedRedis>
 /** Not ioredis's `commandTimeout`: that gives up on an answer that waits to be read because this process was busy. */
 function inTime<T>(command: Promise<T>, timeoutMs: number): Promise<T> {
   return new Promise((resolve, reject) => {
-    const giveUp = () => reject(Object.assign(new Error('Redis is late'), { code: 'REDIS_LATE' }))
+    const giveUp = () => reject(Object.assign(new Error('Redis is late'), { code: 'REDIS_TIMEOUT' }))
     // What has arrived is read between a timer and an immediate.
     const timer = setTimeout(() => setImmediate(giveUp), timeoutMs)
     command.then(resolve, reject).finally(() => clearTimeout(timer))

@@ -10,6 +10,8 @@ const newKey = Buffer.alloc(32, 'n').toString('base64')
 const isUp = async (service: Service) => /^redis_up 1$/m.test(await service.metrics())
 const changes = (service: Service) =>
   service.log().flatMap(({ msg }) => /^Redis is (there|down)/.exec(String(msg))?.[1] ?? [])
+const causes = (service: Service) =>
+  service.log().flatMap(({ msg, cause }) => (/^Redis is down/.test(String(msg)) ? [cause] : []))
 const tokenOf = ({ json }: Awaited<ReturnType<Service['mint']>>): string => json.tokenString
 
 /** Two replicas with one Redis, one iDenfy and one identity provider. */
@@ -267,11 +269,12 @@ t.test('without Redis each replica goes on by itself', needsRedis, async (t) => 
     for (const locale of ['lt', 'lv']) t.equal((await first.mint({ token, body: { locale } })).status, 201)
     matchProblem(t, await first.mint({ token, body: { locale: 'et' } }), 'rate-limited')
     t.strictSame(await Promise.all(replicas.map(isUp)), [false, false])
-    t.same(changes(first), ['there', 'down'], 'one line')
+    await until(() => causes(first).length === 2)
+    t.strictSame(causes(first), ['closed', 'refused'], 'one line for each cause')
 
     await redis.restart()
     await until(async () => (await isUp(first)) && (await isUp(second)))
-    t.same(changes(first), ['there', 'down', 'there'])
+    t.same(changes(first), ['there', 'down', 'down', 'there'])
     const other = await first.token({ sub: 'u-2' })
     t.equal(tokenOf(await first.mint({ token: other })), tokenOf(await second.mint({ token: other })))
     t.equal(await posts(), 5)
@@ -285,7 +288,7 @@ t.test('without Redis each replica goes on by itself', needsRedis, async (t) => 
     t.equal((await first.mint()).status, 201)
     // Not a matter of speed: without a limit it would never come back.
     t.ok(performance.now() - begin < 2_000)
-    t.same(changes(first), ['there', 'down'])
+    t.strictSame(causes(first), ['timeout'])
     redis.thaw()
     await until(() => isUp(first))
     await setFault({ delayMs: 300 })
@@ -321,7 +324,7 @@ t.test('without Redis each replica goes on by itself', needsRedis, async (t) => 
       Number(/errorstat_OOM:count=(\d+)/.exec(await client.info('errorstats'))?.[1])
     await until(async () => (await refusals()) > 2)
     t.equal(await isUp(replicas[0]), false, 'as long as it does not')
-    t.same(changes(replicas[0]), ['there', 'down'])
+    t.strictSame(causes(replicas[0]), ['out-of-memory'])
     await client.config('SET', 'maxmemory', '0')
     await until(() => isUp(replicas[0]))
   })
@@ -332,7 +335,7 @@ t.test('without Redis each replica goes on by itself', needsRedis, async (t) => 
     })
     t.equal((await service.mint()).status, 201)
     t.equal(await isUp(service), false)
-    t.same(changes(service), ['down'])
+    t.strictSame(causes(service), ['refused'])
   })
 })
 

@@ -36,10 +36,12 @@ async function setUp(t: Test) {
         lazyConnect: true,
         enableOfflineQueue: false,
         maxRetriesPerRequest: 0,
-        retryStrategy: () => 50,
       }),
+      credentials: [],
+      database: 0,
       commandTimeoutMs,
       onChange: () => {},
+      onFailure: () => {},
     })
     await shared.connect()
     t.teardown(() => shared.close())
