@@ -1,6 +1,5 @@
 import { rootCertificates } from 'node:tls'
 import fp from 'fastify-plugin'
-import { Counter } from 'prom-client'
 import type { Config } from '../config.js'
 import { redisFailureCauses } from '../services/redis-failure.js'
 import { createSharedRedis, type SharedRedis } from '../services/shared-redis.js'
@@ -26,13 +25,11 @@ export const sharedState = fp<{ config: Config }>(
     // Only here: its code takes a tenth of the start.
     const { default: ioredis } = await import('ioredis')
     const { tls, host, port, credentials, database } = connectionOf(config.REDIS_URL, config.redisCa)
-    const failures = new Counter({
-      name: 'redis_failures_total',
-      help: 'Failed connections, checks and commands of Redis, by cause',
-      labelNames: ['cause'],
-      registers: [app.metrics.registry],
-    })
-    for (const cause of redisFailureCauses) failures.inc({ cause }, 0)
+    const failures = app.metrics.counter(
+      'redis_failures_total',
+      'Failed connections, checks and commands of Redis, by cause',
+      { cause: redisFailureCauses },
+    )
     const shared = createSharedRedis({
       redis: new ioredis.Redis({
         host,
