@@ -1,6 +1,6 @@
 import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { isIP } from 'node:net'
+import { isIP, isIPv6 } from 'node:net'
 import { type Static, Type } from '@sinclair/typebox'
 import { Check } from '@sinclair/typebox/value'
 import { checkNamesCompany, checkTemplate } from './services/client-identity.js'
@@ -20,14 +20,6 @@ const minDrainDelayMs = 100
 /** A comma-separated list. `expected` is what the fault says, in place of the pattern. */
 const list = (item: string, options: { expected: string; default?: string; description: string }) =>
   Type.Unsafe<string[]>(Type.String({ separator: ',', pattern: `^(${item})(,(${item}))*$`, ...options }))
-
-/** Something to listen on. A URL, a port after it or brackets around it would only fail once the service starts. */
-const host = (options: { default: string; description: string }) =>
-  Type.String({
-    pattern: '^([A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?)$',
-    expected: 'an address or a host name, without brackets, scheme and port',
-    ...options,
-  })
 
 const choice = (values: readonly string[], options: { default: string; description: string }) =>
   Type.String({ pattern: `^(${values.join('|')})$`, expected: `one of ${values.join(', ')}`, ...options })
@@ -54,13 +46,13 @@ const url = (options: { description: string; default?: string }) => Type.String(
 
 /** Every environment variable of the service. The README's table is generated from this schema. */
 export const environmentSchema = Type.Object({
-  HOST: host({
+  HOST: Type.String({
     default: '127.0.0.1',
     description:
       'Address of the public listener; `::` is every address of IPv6 and IPv4, and what the container image sets',
   }),
   PORT: port(3000, 'Port of the public listener; `0` takes a free one'),
-  MANAGEMENT_HOST: host({
+  MANAGEMENT_HOST: Type.String({
     default: '127.0.0.1',
     description: 'Address of the management listener; the container image sets `::`',
   }),
@@ -378,6 +370,7 @@ export function loadConfig(processEnvironment: NodeJS.ProcessEnv = process.env):
       throw new Error(`is ${given.REDIS_REQUIRED}, which needs REDIS_URL`)
     }
   })
+  for (const name of ['HOST', 'MANAGEMENT_HOST'] as const) check(name, () => checkHost(textOf(name)))
   checkContradictions()
 
   check('CORS_ORIGINS', () => values.CORS_ORIGINS?.forEach(checkOriginPattern))
@@ -539,6 +532,13 @@ function checkUrl(text: string, allowInsecure: boolean): URL {
   if (url.username || url.password) throw new Error('must not contain credentials')
   if (url.hash) throw new Error('must not have a fragment')
   return url
+}
+
+/** A URL, a port after it or brackets around it would only fail once the service listens. */
+function checkHost(text: string): void {
+  if (!isIPv6(text) && !/^[\w.-]+$/.test(text)) {
+    throw new Error('must be an address or a host name, without brackets, scheme and port')
+  }
 }
 
 function isLoopback(hostname: string): boolean {

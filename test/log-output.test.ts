@@ -92,7 +92,7 @@ t.test('LOG-08 who never reads does not keep the process from ending', async (t)
 })
 
 t.test('a second signal ends a process whose output nobody reads', async (t) => {
-  const server = await start(t, [entry], { DRAIN_DELAY_MS: '20000' })
+  const server = await start(t, [entry], { DRAIN_DELAY_MS: '15000' })
   server.child.stdout.pause()
   await mintUntilDropped(server)
   server.child.kill('SIGTERM')

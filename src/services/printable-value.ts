@@ -14,8 +14,8 @@ const algorithm = /^([hrpe]s\d{3}k?|eddsa|ed25519|ed448)$/i
 const hostName = /^([a-z0-9-]{1,30}\.){1,5}[a-z]{2,10}(:\d{1,5})?$/
 const network = /^[\d.]{1,15}(\/\d{1,3})?$/
 const placeholder = /\{[A-Za-z_.]{1,20}\}/g
-/** Part of a path that may be a key. */
-const opaque = /[\w-]{20,}/g
+/** Part of a URL that may be a key. */
+const opaque = /(?=[\w-]*[\dA-Z])[\w-]{20,}/g
 
 /**
  * A value from the environment as a message may show it, or undefined. A secret may stand where another value was
@@ -23,15 +23,16 @@ const opaque = /[\w-]{20,}/g
  * and no query.
  */
 export function printableValue(text: string): string | undefined {
-  const members = text.split(/[,;] */)
-  const shown = members.length > 1 ? listOf(members) : printableMember(text)
-  if (shown === undefined || shown.length <= maxLength) return shown
-  return `${shown.slice(0, maxLength)}…`
-}
-
-function listOf(members: readonly string[]): string | undefined {
-  const shown = members.map((member) => (member === '' ? '' : printableMember(member)))
-  return shown.some((member) => member) ? shown.map((member) => member ?? '…').join(',') : undefined
+  if (/^\s|\s$|\p{Cc}/u.test(text)) return undefined
+  let isShown = false
+  // Members of a list, by the separators that were used.
+  const shown = text.replace(/[^,;]+/g, (member) => {
+    const printable = printableMember(member.trim())
+    isShown ||= printable !== undefined
+    return printable ?? '…'
+  })
+  if (!isShown) return undefined
+  return shown.length > maxLength ? `${shown.slice(0, maxLength)}…` : shown
 }
 
 function printableMember(text: string): string | undefined {
@@ -46,6 +47,5 @@ function printableUrl(text: string): string | undefined {
   // An `@` after the authority: a password with a character that ends it.
   if (!/^[a-z][a-z\d+.-]{0,19}:\/\//i.test(text) || text.includes('@') || !URL.canParse(text))
     return undefined
-  const { protocol, host, pathname, search, hash } = new URL(text)
-  return `${protocol}//${host}${pathname.replace(opaque, '…')}${search && '?…'}${hash && '#…'}`
+  return text.replace(/([?#]).*$/, '$1…').replace(opaque, '…')
 }

@@ -7,7 +7,7 @@ const serviceLink =
   /_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?|ENV_\w+)$/
 /** Heroku sets it beside `REDIS_URL`. */
 const injectedNames = new Set(['REDIS_TLS_URL'])
-const typingErrors = 2
+const maxTypingErrors = 3
 
 /** Whether the variable was set by an orchestrator to describe another service. */
 export function isInjected(name: string, value: string): boolean {
@@ -43,7 +43,7 @@ export function unknownVariables(
       continue
     }
     const [nearest, distance] = nearestTo(name.toUpperCase(), accepted)
-    const isSimilar = name.includes('_') && distance <= typingErrors
+    const isSimilar = name.includes('_') && distance <= Math.min(maxTypingErrors, name.length / 4)
     if (!isSimilar && !prefixes.some((prefix) => name.startsWith(prefix))) continue
     const hint = distance <= name.length / 3 ? `did you mean ${nearest}?` : 'the README lists all variables'
     faults.set(shown(name), `is not known; ${hint}`)
