@@ -52,7 +52,7 @@ type EffectiveRules = Required<Static<typeof Rules>>
 
 const defaults: EffectiveRules = { session: { lifetime: 3600 }, callerMaySet: { locale: true } }
 const maxListedFaults = 20
-const maxPointerLength = 200
+const maxPointerLength = 300
 const documentCheck = TypeCompiler.Compile(SessionPolicyDocument)
 
 /** @throws Error that lists, in words for the operator, the first 20 faults by their JSON Pointers and never by their values */
