@@ -1,17 +1,21 @@
 import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { isIP } from 'node:net'
+import { isIP, isIPv6 } from 'node:net'
 import { type Static, Type } from '@sinclair/typebox'
 import { Check } from '@sinclair/typebox/value'
 import { checkNamesCompany, checkTemplate } from './services/client-identity.js'
 import { parseEnvironment } from './services/environment.js'
 import { checkOriginPattern } from './services/origins.js'
+import { printableValue } from './services/printable-value.js'
 import { parsePolicy } from './services/session-policy.js'
+import { isInjected, unknownVariables } from './services/variable-names.js'
 
 const asymmetricAlgorithms = 'RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA Ed25519'.split(' ')
 const networks = 'a comma-separated list of addresses and CIDRs'
 const maxSecretFileBytes = 4096
 const maxFileBytes = 1024 * 1024
+const maxListedFaults = 20
+const minDrainDelayMs = 100
 
 /** A comma-separated list. `expected` is what the fault says, in place of the pattern. */
 const list = (item: string, options: { expected: string; default?: string; description: string }) =>
@@ -142,7 +146,7 @@ export const environmentSchema = Type.Object({
     minimum: 100,
     maximum: 60_000,
     default: 2000,
-    description: 'Limit for connecting to iDenfy, TLS included',
+    description: 'Limit for connecting to iDenfy, TLS included; never longer than `IDENFY_TIMEOUT_MS`',
   }),
   IDENFY_MAX_IN_FLIGHT: Type.Integer({
     minimum: 1,
@@ -167,7 +171,9 @@ export const environmentSchema = Type.Object({
       description: 'Key of the HMAC behind `{companyHash}` and `{userHash}`',
     }),
   ),
-  KYB_POLICY_FILE: Type.Optional(Type.String({ description: 'JSON file with the session policy' })),
+  KYB_POLICY_FILE: Type.Optional(
+    Type.String({ description: 'JSON file with the session policy, at most 1 MiB' }),
+  ),
   KYB_REPLAY_SECONDS: Type.Integer({
     minimum: 0,
     maximum: 3600,
@@ -238,13 +244,15 @@ export const environmentSchema = Type.Object({
     minimum: 0,
     maximum: 300_000,
     default: 0,
-    description: 'After SIGTERM, for so long requests are still taken while `/readyz` says no',
+    description:
+      'After SIGTERM, requests are accepted for so long while `/readyz` says no: `0`, or 100 and more',
   }),
   SHUTDOWN_TIMEOUT_MS: Type.Integer({
     minimum: 100,
     maximum: 600_000,
     default: 25_000,
-    description: 'Limit for all that follows SIGTERM, the delay included; then the process ends with code 1',
+    description:
+      'Limit for all that follows SIGTERM, at least `DRAIN_DELAY_MS` and `IDENFY_TIMEOUT_MS` together; then the process ends with code 1',
   }),
   ALLOW_INSECURE_URLS: Type.Boolean({
     default: false,
@@ -281,28 +289,41 @@ export interface Config extends Readonly<Environment> {
    * @throws Error when the new value is not usable
    */
   readSecret(name: EnvironmentVariable): string
+  /** Every setting in force, by the name of its variable, for the operator to read: no secrets. */
+  readonly settings: Readonly<Record<string, unknown>>
 }
 
-/** All that is wrong with a configuration, one line each: names, never values. */
+/** What is wrong with a configuration, one line each: at most 20, and how many more. No values that could be secret. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError'
 
-  constructor(readonly faults: readonly string[]) {
-    super(
-      `The configuration has ${faults.length} fault(s):\n${faults.map((fault) => `  ${fault}`).join('\n')}`,
-    )
+  readonly faults: readonly string[]
+
+  constructor(all: readonly string[]) {
+    const listed = all.slice(0, maxListedFaults)
+    if (all.length > maxListedFaults) listed.push(`and ${all.length - maxListedFaults} more`)
+    super(`The configuration has ${all.length} fault(s):\n${listed.map((fault) => `  ${fault}`).join('\n')}`)
+    this.faults = listed
   }
 }
 
 const names = Object.keys(environmentSchema.properties) as EnvironmentVariable[]
 const secretNames = new Set(names.filter((name) => environmentSchema.properties[name].secret))
 
+/** Where the management listener is, for the health check: nothing else is read. */
+export function loadManagementAddress(environment: NodeJS.ProcessEnv = process.env) {
+  const { MANAGEMENT_HOST, MANAGEMENT_PORT } = environmentSchema.properties
+  const schema = Type.Object({ MANAGEMENT_HOST, MANAGEMENT_PORT })
+  return parseEnvironment(schema, withoutInjected(environment)).values
+}
+
 /**
  * Reads and checks the whole configuration, files included.
  *
  * @throws ConfigError with every fault
  */
-export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config {
+export function loadConfig(processEnvironment: NodeJS.ProcessEnv = process.env): Config {
+  const environment = withoutInjected(processEnvironment)
   const faults = new Map<string, string>()
   /** The first fault of a variable counts. */
   const addFault = (name: string, fault: string) => {
@@ -326,37 +347,53 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   const { values, faults: wrongValues } = parseEnvironment(environmentSchema, given)
   for (const [name, fault] of wrongValues) addFault(name, fault)
 
+  for (const [name, fault] of unknownVariables(environment, names, secretNames)) addFault(name, fault)
+
   const textOf = (name: EnvironmentVariable): string =>
     given[name] ?? environmentSchema.properties[name].default
   const allowInsecure = given.ALLOW_INSECURE_URLS === 'true'
   const jwksUrl = given.AUTH_JWKS_URL ?? `${textOf('AUTH_ISSUER')?.replace(/\/$/, '')}/.well-known/jwks.json`
-  check(given.AUTH_JWKS_URL === undefined ? 'AUTH_ISSUER' : 'AUTH_JWKS_URL', () =>
-    checkUrl(jwksUrl, allowInsecure),
+  check(
+    'AUTH_ISSUER',
+    () => given.AUTH_ISSUER && checkIssuer(given.AUTH_ISSUER, textOf('AUTH_AUDIENCE'), given.AUTH_JWKS_URL),
   )
+  check(given.AUTH_JWKS_URL === undefined ? 'AUTH_ISSUER' : 'AUTH_JWKS_URL', () => {
+    const { pathname } = checkUrl(jwksUrl, allowInsecure)
+    if (/\/\.well-known\/(openid-configuration|oauth-authorization-server)/.test(pathname)) {
+      throw new Error('is the URL of a discovery document; set the `jwks_uri` that it contains')
+    }
+  })
   check('IDENFY_BASE_URL', () => checkOrigin(textOf('IDENFY_BASE_URL'), allowInsecure))
   check('IDENFY_UI_URL', () => checkUrl(textOf('IDENFY_UI_URL'), allowInsecure))
   for (const name of ['IDENFY_PROXY_URL', 'REDIS_URL'] as const) {
-    check(name, () => checkParses(given[name]))
+    check(name, () => given[name] && checkServer(given[name]))
   }
   check('REDIS_URL', () => checkRedisUrl(given.REDIS_URL))
+  check('REDIS_URL', () => given.REDIS_URL && !allowInsecure && checkPasswordIsEncrypted(given.REDIS_URL))
   check('STATE_ENCRYPTION_KEY', () => checkKeyIsThere(given))
   check('REDIS_REQUIRED', () => {
-    if (given.REDIS_REQUIRED === 'true' && !given.REDIS_URL) throw new Error('is true, which needs REDIS_URL')
-  })
-  check('DRAIN_DELAY_MS', () => {
-    if (Number(textOf('DRAIN_DELAY_MS')) >= Number(textOf('SHUTDOWN_TIMEOUT_MS'))) {
-      throw new Error('must be less than SHUTDOWN_TIMEOUT_MS')
+    if (given.REDIS_REQUIRED !== undefined && given.REDIS_REQUIRED !== 'false' && !given.REDIS_URL) {
+      throw new Error(`is ${given.REDIS_REQUIRED}, which needs REDIS_URL`)
     }
   })
+  for (const name of ['HOST', 'MANAGEMENT_HOST'] as const) check(name, () => checkHost(textOf(name)))
+  checkContradictions()
 
-  check('CORS_ORIGINS', () => given.CORS_ORIGINS?.split(',').forEach(checkOriginPattern))
-  check('TRUST_PROXY', () => given.TRUST_PROXY?.split(',').forEach(checkNetwork))
+  check('CORS_ORIGINS', () => values.CORS_ORIGINS?.forEach(checkOriginPattern))
+  check('TRUST_PROXY', () => values.TRUST_PROXY?.forEach(checkNetwork))
 
   const templates = { clientId: textOf('KYB_CLIENT_ID'), externalRef: textOf('KYB_EXTERNAL_REF') }
   const hasIdentityKey = given.KYB_IDENTITY_KEY !== undefined
   check('KYB_CLIENT_ID', () => checkTemplate(templates.clientId, hasIdentityKey))
   check('KYB_EXTERNAL_REF', () => checkTemplate(templates.externalRef, hasIdentityKey))
   check('KYB_CLIENT_ID', () => checkNamesCompany(templates))
+  check('KYB_IDENTITY_KEY', () => {
+    if (hasIdentityKey && !/Hash\}/.test(templates.clientId + templates.externalRef)) {
+      throw new Error(
+        'is set, but neither KYB_CLIENT_ID nor KYB_EXTERNAL_REF has {companyHash} or {userHash}',
+      )
+    }
+  })
 
   const idenfyCa = check(
     'IDENFY_CA_FILE',
@@ -381,15 +418,19 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     addFault('NODE_OPTIONS', 'must not have --insecure-http-parser')
   }
 
-  if (faults.size > 0) throw new ConfigError([...faults].map(([name, fault]) => `${name} ${fault}`))
+  if (faults.size > 0) {
+    throw new ConfigError([...faults].map(([name, fault]) => `${name} ${fault}${received(name)}`))
+  }
   const config = {
     ...values,
     AUTH_JWKS_URL: jwksUrl,
+    IDENFY_CONNECT_TIMEOUT_MS: Math.min(values.IDENFY_CONNECT_TIMEOUT_MS, values.IDENFY_TIMEOUT_MS),
     RATE_LIMIT_REQUESTS_PER_MINUTE:
       values.RATE_LIMIT_REQUESTS_PER_MINUTE ?? values.RATE_LIMIT_USER_PER_MINUTE * requestsPerVerification,
     idenfyCa,
     redisCa,
   }
+  const settings = Object.fromEntries(names.map((name) => [name, setting(name, config[name])]))
   for (const name of secretNames) Object.defineProperty(config, name, { enumerable: false })
   const readSecret = (name: EnvironmentVariable): string => {
     const value = readVariable(name, environment)
@@ -400,32 +441,104 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
   return Object.defineProperties(config, {
     readSecret: { value: readSecret },
     readPolicy: { value: readPolicy },
+    settings: { value: settings },
   }) as Config
+
+  /** Each setting may be right and the whole not. Values that are wrong by themselves are not there. */
+  function checkContradictions(): void {
+    const { PORT, MANAGEMENT_PORT, HOST, MANAGEMENT_HOST, DRAIN_DELAY_MS, SHUTDOWN_TIMEOUT_MS } = values
+    const { IDENFY_TIMEOUT_MS, IDENFY_CONNECT_TIMEOUT_MS } = values
+    const { RATE_LIMIT_REQUESTS_PER_MINUTE, RATE_LIMIT_USER_PER_MINUTE } = values
+    if (PORT === MANAGEMENT_PORT && PORT !== 0 && overlap(HOST, MANAGEMENT_HOST)) {
+      addFault('MANAGEMENT_PORT', 'must not be the same as PORT')
+    }
+    if (given.IDENFY_CONNECT_TIMEOUT_MS !== undefined && IDENFY_CONNECT_TIMEOUT_MS > IDENFY_TIMEOUT_MS) {
+      addFault('IDENFY_CONNECT_TIMEOUT_MS', 'must not be longer than IDENFY_TIMEOUT_MS')
+    }
+    if (DRAIN_DELAY_MS > 0 && DRAIN_DELAY_MS < minDrainDelayMs) {
+      addFault('DRAIN_DELAY_MS', `must be 0 or at least ${minDrainDelayMs} milliseconds`)
+    }
+    if (DRAIN_DELAY_MS + IDENFY_TIMEOUT_MS > SHUTDOWN_TIMEOUT_MS) {
+      addFault(
+        'SHUTDOWN_TIMEOUT_MS',
+        `must be at least DRAIN_DELAY_MS and IDENFY_TIMEOUT_MS together (${DRAIN_DELAY_MS + IDENFY_TIMEOUT_MS}): a request in progress could not finish`,
+      )
+    }
+    if (
+      RATE_LIMIT_REQUESTS_PER_MINUTE !== undefined &&
+      RATE_LIMIT_REQUESTS_PER_MINUTE < RATE_LIMIT_USER_PER_MINUTE
+    ) {
+      addFault('RATE_LIMIT_REQUESTS_PER_MINUTE', 'must not be less than RATE_LIMIT_USER_PER_MINUTE')
+    }
+  }
+
+  function received(name: string): string {
+    if (!isEnvironmentVariable(name) || secretNames.has(name) || environment[name] === undefined) return ''
+    const text = printableValue(environment[name])
+    return text === undefined ? '' : `; got ${JSON.stringify(text)}`
+  }
+
+  function setting(name: EnvironmentVariable, value: unknown): unknown {
+    if (value === undefined) return null
+    if (!secretNames.has(name)) return /_URL$/.test(name) ? withoutQuery(value as string) : value
+    const source = environment[name] === undefined ? 'set from file' : 'set'
+    return /_URL$/.test(name) ? `${source}, ${serverOf(value as string)}` : source
+  }
+}
+
+function isEnvironmentVariable(name: string): name is EnvironmentVariable {
+  return Object.hasOwn(environmentSchema.properties, name)
+}
+
+function withoutInjected(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(
+    Object.entries(environment).filter(([name, value = '']) => !isInjected(name, value)),
+  )
 }
 
 function readVariable(name: EnvironmentVariable, environment: NodeJS.ProcessEnv): string | undefined {
   const value = environment[name]
-  // Not a default: a substitution that failed must not turn a check off.
-  if (value === '') throw new Error('must not be empty; leave the variable out instead')
+  if (value !== undefined) checkText(value)
   const path = secretNames.has(name) ? environment[`${name}_FILE`] : undefined
   if (path === undefined) return value
   if (value !== undefined) throw new Error(`is given twice, also as ${name}_FILE`)
   try {
-    return readText(path, maxSecretFileBytes).replace(/\r?\n$/, '')
+    return readText(path, maxSecretFileBytes).replace(/[\r\n]+$/, '')
   } catch (error) {
-    throw new Error(`${(error as Error).message}, by way of ${name}_FILE`)
+    throw new Error(`${(error as Error).message}, given by ${name}_FILE`)
   }
 }
 
+/** Mistakes that are easy to make in any variable, and hard to see in a message. */
+function checkText(text: string): void {
+  // Not a default: a substitution that failed must not turn a check off.
+  if (text === '') throw new Error('must not be empty; leave the variable out instead')
+  if (text !== text.trim()) throw new Error('must not have white space at its start or end')
+  if (/\p{Cc}/u.test(text)) throw new Error('must not have a line break or another control character')
+  if (/^(["'`]).*\1$/.test(text)) throw new Error('must not have quotes around it')
+  if (/^\$(\{\w+\}|\(\w+\))$/.test(text)) throw new Error('is the name of a variable that was not replaced')
+}
+
+function checkIssuer(issuer: string, audience: string | undefined, jwksUrl: string | undefined): void {
+  if (!URL.canParse(issuer)) {
+    // Such an issuer exists, but then its keys are somewhere else.
+    if (jwksUrl !== undefined) return
+    const hint = audience?.includes('://') ? '; AUTH_AUDIENCE is one: are the two swapped?' : ''
+    throw new Error(`must be an https: URL${hint}`)
+  }
+  const { pathname, search, username, password } = new URL(issuer)
+  if (username || password) throw new Error('must not contain credentials')
+  if (/\/\.well-known\//.test(pathname))
+    throw new Error('must be the issuer alone, without /.well-known/ and what follows')
+  if (pathname.endsWith('//')) throw new Error('must not end with two slashes')
+  if (search) throw new Error('must not have a query')
+}
+
 function checkUrl(text: string, allowInsecure: boolean): URL {
-  if (!URL.canParse(text)) throw new Error('is not a URL')
+  if (!URL.canParse(text)) throw new Error('must be an https: URL')
   const url = new URL(text)
   if (url.protocol !== 'https:' && url.protocol !== 'http:') throw new Error('must be an https: URL')
-  if (
-    url.protocol === 'http:' &&
-    !allowInsecure &&
-    !/^(localhost|127(\.\d+){3}|\[::1\])$/.test(url.hostname)
-  ) {
+  if (url.protocol === 'http:' && !allowInsecure && !isLoopback(url.hostname)) {
     throw new Error('must be an https: URL; ALLOW_INSECURE_URLS=true lets http: through')
   }
   if (url.username || url.password) throw new Error('must not contain credentials')
@@ -433,8 +546,34 @@ function checkUrl(text: string, allowInsecure: boolean): URL {
   return url
 }
 
-function checkParses(text: string | undefined): void {
-  if (text !== undefined && !URL.canParse(text)) throw new Error('is not a URL')
+/** A URL, a port after it or brackets around it would only fail once the service listens. */
+function checkHost(text: string): void {
+  if (!isIPv6(text) && !/^[\w.-]+$/.test(text)) {
+    throw new Error('must be an address or a host name, without brackets, scheme and port')
+  }
+}
+
+function isLoopback(hostname: string): boolean {
+  return /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname)
+}
+
+/** A URL that may hold credentials. */
+function checkServer(text: string): void {
+  if (!URL.canParse(text))
+    throw new Error('is not a URL; special characters in a password must be percent-encoded')
+  const { pathname, search, hash } = new URL(text)
+  if ((pathname + search + hash).includes('@')) {
+    throw new Error('has an @ after the host; special characters in a password must be percent-encoded')
+  }
+}
+
+function checkPasswordIsEncrypted(text: string): void {
+  const { protocol, password, hostname } = new URL(text)
+  if (protocol === 'redis:' && password && !isLoopback(hostname)) {
+    throw new Error(
+      'must be a rediss: URL: the password would travel unencrypted; ALLOW_INSECURE_URLS=true lets redis: through',
+    )
+  }
 }
 
 function checkRedisUrl(text: string | undefined): void {
@@ -453,6 +592,21 @@ function checkRedisUrl(text: string | undefined): void {
 
 function checkKeyIsThere(given: { REDIS_URL?: string; STATE_ENCRYPTION_KEY?: string }): void {
   if (given.REDIS_URL && !given.STATE_ENCRYPTION_KEY) throw new Error('is required with REDIS_URL')
+  if (!given.REDIS_URL && given.STATE_ENCRYPTION_KEY) throw new Error('is set without REDIS_URL')
+}
+
+/** Whether two listeners could get in each other's way on the same port. */
+function overlap(host: string, other: string): boolean {
+  return host === other || [host, other].some((name) => name === '::' || name === '0.0.0.0')
+}
+
+function serverOf(url: string): string {
+  const { protocol, host } = new URL(url)
+  return `${protocol}//${host}`
+}
+
+function withoutQuery(url: string): string {
+  return url.replace(/\?.*$/, '?…')
 }
 
 function checkOrigin(text: string, allowInsecure: boolean): void {
@@ -468,14 +622,20 @@ function checkNetwork(text: string): void {
 }
 
 function readText(path: string, maxBytes: number): string {
-  let text: string
+  let bytes: Buffer
   try {
-    text = readFileSync(path, 'utf8')
+    bytes = readFileSync(path)
   } catch (error) {
     throw new Error(`cannot be read (${(error as NodeJS.ErrnoException).code})`)
   }
-  if (text.length > maxBytes) throw new Error(`is longer than ${maxBytes} bytes`)
-  return text
+  if (bytes.length === 0) throw new Error('is an empty file')
+  if (bytes.length > maxBytes) throw new Error(`is longer than ${maxBytes} bytes`)
+  try {
+    // Without the mark that some editors put in front.
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    throw new Error('is not a UTF-8 text')
+  }
 }
 
 function readCertificates(path: string): string {

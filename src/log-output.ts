@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs'
 import type { DestinationStream } from 'pino'
 import sonicBoom from 'sonic-boom'
 
@@ -18,25 +19,37 @@ export interface LogOutput extends DestinationStream {
  * for that, and memory does not grow.
  *
  * Lines that come within a few milliseconds are written together. Under load that saves a sixth of the CPU of a request.
+ * A pipe that is full is tried again a few milliseconds later.
  */
 export function createLogOutput(): LogOutput {
   let lines = ''
   let dropped = 0
-  let giveUpAtMs = Number.POSITIVE_INFINITY
+  let willRetry = false
+  let giveUpAtMs = 0
   const stdout = new sonicBoom.SonicBoom({
     fd: 1,
+    sync: makePipeNonBlocking(),
     maxLength: maxBacklogBytes,
+    // Sonic-boom would block the process for 100 ms.
     retryEAGAIN: () => performance.now() < giveUpAtMs,
   })
   stdout.on('drop', (text: string) => {
     dropped += text.split('\n').length - 1
   })
-  // What could not be written is tried again with the next lines. Without a listener an error would end the process.
-  stdout.on('error', () => {})
+  // Without a listener an error would end the process. After any other one the next lines bring the next attempt.
+  stdout.on('error', ({ code }: NodeJS.ErrnoException) => {
+    if (code !== 'EAGAIN' || willRetry) return
+    willRetry = true
+    setTimeout(retry, gatherMs).unref()
+  })
 
   function flush(): void {
     stdout.write(lines)
     lines = ''
+  }
+  function retry(): void {
+    willRetry = false
+    stdout.flush()
   }
   process.once('exit', () => {
     giveUpAtMs = performance.now() + lastReadMs
@@ -59,4 +72,14 @@ export function createLogOutput(): LogOutput {
       return dropped
     },
   }
+}
+
+/**
+ * A thread that is blocked in a write to a pipe cannot be stopped, and Node waits for its threads when it exits. Whoever
+ * does not read would keep the process from ending. Files are left to the threads: they take what they are given.
+ */
+function makePipeNonBlocking(): boolean {
+  const stat = fstatSync(1)
+  // Node does it as soon as the stream is made.
+  return (stat.isFIFO() || stat.isSocket()) && process.stdout !== undefined
 }

@@ -1,20 +1,48 @@
+import { writeSync } from 'node:fs'
+
+const shutdownSignals = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'] as const
 // Process 1 of a container loses a signal that it has no handler for, and loading the rest takes a while.
 const stop = () => process.exit(0)
-process.once('SIGTERM', stop).once('SIGINT', stop)
-const { default: closeWithGrace } = await import('close-with-grace')
-const { buildApp, buildManagementApp, listen } = await import('./app.js')
-const { loadConfig } = await import('./config.js')
+for (const signal of shutdownSignals) process.once(signal, stop)
+// The first would open Node's inspector, the second end the process.
+for (const signal of ['SIGUSR1', 'SIGUSR2']) process.on(signal, () => {})
+
 const { createLogOutput } = await import('./log-output.js')
-const { createLogger } = await import('./logger.js')
+const logOutput = createLogOutput()
+
+/** Whatever the log level is: one line for machines on stdout, and text on stderr. */
+function cannotStart(error: Error & { faults?: readonly string[] }): never {
+  const { name, stack = '', message } = error
+  // What is not a fault of the configuration may quote anything.
+  const { faults = [`unexpected ${name}`, ...stack.replace(message, '').split('\n').slice(1)] } = error
+  const line = { level: 'fatal', time: new Date().toISOString(), msg: 'cannot start', faults }
+  logOutput.write(`${JSON.stringify(line)}\n`)
+  writeSync(2, `onboarding-bff cannot start. ${error.faults ? message : faults.join('\n')}\n`)
+  process.exit(1)
+}
+process.once('uncaughtException', cannotStart)
 
 try {
+  const { createLogger } = await import('./logger.js')
+  const logger = createLogger('info', logOutput)
+  const { listenOn, logPrints, parseArguments } = await import('./start-up.js')
+  logPrints(logger)
+  const { checkOnly } = parseArguments(process.argv.slice(2))
+  const { loadConfig } = await import('./config.js')
   const config = loadConfig()
-  const logOutput = createLogOutput()
-  const logger = createLogger(config.LOG_LEVEL, logOutput)
+  if (checkOnly) {
+    writeSync(1, `${JSON.stringify(config.settings, undefined, 2)}\n`)
+    process.exit(0)
+  }
+
+  logger.level = config.LOG_LEVEL
+  const { default: closeWithGrace } = await import('close-with-grace')
+  const { buildApp, buildManagementApp } = await import('./app.js')
   const app = await buildApp(config, { logger, droppedLogLines: logOutput.droppedLines })
   const management = await buildManagementApp(app, { logger })
 
-  closeWithGrace({ delay: config.SHUTDOWN_TIMEOUT_MS, logger }, async ({ err, signal }) => {
+  const skip = ['SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV', 'SIGUSR2'] as const
+  closeWithGrace({ delay: config.SHUTDOWN_TIMEOUT_MS, logger, skip: [...skip] }, async ({ err, signal }) => {
     logger[signal ? 'info' : 'fatal']({ err, signal }, 'shutting down')
     await app.drain(config.DRAIN_DELAY_MS)
     await app.close()
@@ -22,19 +50,20 @@ try {
     // A rejection without a reason is no normal end.
     if (!signal && !err) process.exit(1)
   })
-  process.off('SIGTERM', stop).off('SIGINT', stop)
+  for (const signal of shutdownSignals) process.off(signal, stop)
+  process.off('uncaughtException', cannotStart)
 
-  await listen(app, config.HOST, config.PORT)
-  await listen(management, config.MANAGEMENT_HOST, config.MANAGEMENT_PORT)
+  await listenOn(app, config, '')
+  await listenOn(management, config, 'MANAGEMENT_')
   logger.info(
     {
       addresses: app.addresses(),
       managementAddresses: management.addresses(),
       idenfyEnvironment: config.IDENFY_ENVIRONMENT,
+      settings: config.settings,
     },
     'started',
   )
 } catch (error) {
-  process.stderr.write(`onboarding-bff cannot start. ${(error as Error).message}\n`)
-  process.exit(1)
+  cannotStart(error as Error)
 }

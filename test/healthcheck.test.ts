@@ -23,3 +23,20 @@ t.test('not ready is not healthy', async (t) => {
     1,
   )
 })
+
+t.test('a configuration that would not start again does not make a running instance unhealthy', async (t) => {
+  const service = await build(t)
+  const { port } = new URL(service.managementUrl)
+  await service.mint()
+  const directory = t.testdir({ 'policy.json': '{broken' })
+  const broken = {
+    MANAGEMENT_PORT: port,
+    AUTH_ISSUER: '',
+    IDENFY_API_KEY_FILE: `${directory}/none`,
+    KYB_POLICY_FILE: `${directory}/policy.json`,
+    AUTH_CANARY: 'canary',
+  }
+  const { exited, output } = spawnNode(t, ['dist/healthcheck.js'], broken)
+  t.equal(await exited, 0)
+  t.strictSame(output, { stdout: '', stderr: '' })
+})

@@ -23,7 +23,8 @@ function layerOf(path: string): string {
 
 /** Which of our own modules each layer may import; what is not named may import nothing of ours. */
 const allowed: Record<string, RegExp> = {
-  'server.ts': /^(app|config|log-output|logger)\.ts$/,
+  'server.ts': /^(app|config|log-output|logger|start-up)\.ts$/,
+  'start-up.ts': /^(app|config)\.ts$/,
   'healthcheck.ts': /^config\.ts$/,
   'explain.ts': /^((app|config|logger|problems)\.ts|plugins\/problem-details\.ts|services\/.*)$/,
   'app.ts': /^((plugins|routes)\/.*|config\.ts)$/,

@@ -7,6 +7,8 @@ import { Check } from '@sinclair/typebox/value'
  * A validator that converts would take `1e3`, `0x10` and `Infinity` for integers; and Ajv, which `env-schema` brings,
  * takes a tenth of the start to get ready.
  *
+ * Spaces around the separators of a list do not count.
+ *
  * @returns the values, with defaults, and by name what is wrong, in words for the operator and without the values
  */
 export function parseEnvironment<Schema extends TObject>(
@@ -20,20 +22,24 @@ export function parseEnvironment<Schema extends TObject>(
     const value = text === undefined ? schema.default : toValue(schema, text)
     if (value === undefined) {
       if (required.includes(name)) faults.set(name, 'is required')
-    } else if (!Check(schema, value)) faults.set(name, `must be ${expectationOf(schema)}`)
+    } else if (!Check(schema, value)) faults.set(name, `must be ${expectationOf(name, schema)}`)
     else values[name] = schema.separator ? String(value).split(schema.separator) : value
   }
   return { values: values as Static<Schema>, faults }
 }
 
 /** A text that cannot be converted stays as it is, and is not what the schema expects. */
-function toValue({ type }: TSchema, text: string): string | number | boolean {
+function toValue({ type, separator }: TSchema, text: string): string | number | boolean {
+  if (separator) return text.replaceAll(new RegExp(` *${separator} *`, 'g'), separator)
   if (type === 'integer' && /^-?\d+$/.test(text)) return Number(text)
   if (type === 'boolean' && (text === 'true' || text === 'false')) return text === 'true'
   return text
 }
 
-function expectationOf({ expected, type, minimum, maximum }: TSchema): string {
+function expectationOf(name: string, { expected, type, minimum, maximum }: TSchema): string {
   if (expected) return expected
-  return type === 'integer' ? `an integer from ${minimum} to ${maximum}` : 'true or false'
+  if (type === 'boolean') return 'true or false'
+  const [, unit] = /_(MS|SECONDS)$/.exec(name) ?? []
+  const of = unit === undefined ? '' : unit === 'MS' ? ' milliseconds' : ' seconds'
+  return `an integer from ${minimum} to ${maximum}${of}`
 }

@@ -51,15 +51,25 @@ type Permission = boolean | readonly unknown[] | { readonly maximum?: number }
 type EffectiveRules = Required<Static<typeof Rules>>
 
 const defaults: EffectiveRules = { session: { lifetime: 3600 }, callerMaySet: { locale: true } }
+const maxListedFaults = 20
+const maxPointerLength = 300
 const documentCheck = TypeCompiler.Compile(SessionPolicyDocument)
 
-/** @throws Error that lists, in words for the operator, every fault by its JSON Pointer and never by its value */
+/** @throws Error that lists, in words for the operator, the first 20 faults by their JSON Pointers and never by their values */
 export function checkPolicy(document: unknown): asserts document is SessionPolicyDocument {
   const faults = documentCheck.Check(document) ? conflicts(document) : [...documentCheck.Errors(document)]
   if (faults.length === 0) return
-  throw new Error(
-    `is not valid: ${faults.map(({ path, message }) => `${path || '/'} ${message}`).join('; ')}`,
-  )
+  const listed = faults
+    .slice(0, maxListedFaults)
+    .map(({ path, message }) => `${shown(path || '/')} ${message}`)
+  if (faults.length > maxListedFaults) listed.push(`and ${faults.length - maxListedFaults} more`)
+  throw new Error(`is not valid: ${listed.join('; ')}`)
+}
+
+/** The names in a pointer are the operator's, and can be of any length. */
+function shown(pointer: string): string {
+  const text = pointer.replace(/\p{Cc}/gu, '?')
+  return text.length > maxPointerLength ? `${text.slice(0, maxPointerLength)}…` : text
 }
 
 /** @throws Error like {@link checkPolicy}, or that the text is not JSON */
@@ -68,7 +78,7 @@ export function parsePolicy(text: string): SessionPolicyDocument {
   try {
     document = JSON.parse(text)
   } catch {
-    throw new Error('is not JSON')
+    throw new Error('is not JSON, which has no comments and no trailing commas')
   }
   checkPolicy(document)
   return document

@@ -48,7 +48,7 @@ t.test('so many requests of a user, whatever becomes of them', async (t) => {
   const { clocks, pass } = createClock()
   const service = await build(t, {
     monotonicNow: clocks.monotonicNow,
-    env: { RATE_LIMIT_REQUESTS_PER_MINUTE: '3' },
+    env: { RATE_LIMIT_USER_PER_MINUTE: '3', RATE_LIMIT_REQUESTS_PER_MINUTE: '3' },
   })
   const body = { locale: 'zz' }
   for (let index = 0; index < 3; index++) t.equal((await service.mint({ body })).status, 400)

@@ -1,0 +1,51 @@
+import { isIP } from 'node:net'
+import { editDistance } from './edit-distance.js'
+
+const maxLength = 60
+
+const number = /^[+-]?\d[\d.,_]{0,14}(e[+-]?\d{1,3})?$|^[+-]?\d{1,9} ?(ms|s|sec|seconds|m|min|minutes|h)$/i
+const otherNumber = /^(0x[\da-f]{1,8}|[+-]?Infinity|NaN)$/i
+const words = [
+  ...['true', 'false', 'yes', 'no', 'on', 'off', 'enabled', 'disabled', 'none', 'null', 'undefined', 'keys'],
+  ...['always', 'never', 'fatal', 'error', 'warn', 'warning', 'info', 'debug', 'trace', 'verbose', 'silent'],
+  ...['production', 'sandbox', 'test', 'staging', 'development', '*'],
+]
+const algorithm = /^([hrpe]s\d{3}k?|eddsa|ed25519|ed448)$/i
+const hostName = /^([a-z0-9-]{1,30}\.){1,5}[a-z]{2,10}(:\d{1,5})?$/
+const network = /^[\d.]{1,15}(\/\d{1,3})?$/
+const placeholder = /\{[A-Za-z_.]{1,20}\}/g
+/** Part of a URL that may be a key. */
+const opaque = /(?=[\w-]*[\dA-Z])[\w-]{20,}/g
+
+/**
+ * A value from the environment as a message may show it, or undefined. A secret may stand where another value was
+ * expected, so only what has the form of a number, a choice, a URL and the like is shown, and of a URL no credentials
+ * and no query.
+ */
+export function printableValue(text: string): string | undefined {
+  if (/^\s|\s$|\p{Cc}/u.test(text)) return undefined
+  let isShown = false
+  // Members of a list, by the separators that were used.
+  const shown = text.replace(/[^,;]+/g, (member) => {
+    const printable = printableMember(member.trim())
+    isShown ||= printable !== undefined
+    return printable ?? '…'
+  })
+  if (!isShown) return undefined
+  return shown.length > maxLength ? `${shown.slice(0, maxLength)}…` : shown
+}
+
+function printableMember(text: string): string | undefined {
+  if (number.test(text) || otherNumber.test(text) || algorithm.test(text) || hostName.test(text)) return text
+  if (network.test(text) || isIP(text.replace(/^\[(.*)\]$|\/\d{1,3}$/, '$1')) !== 0) return text
+  if (words.some((word) => editDistance(text.toLowerCase(), word) <= word.length / 4)) return text
+  return printableUrl(text) ?? text.match(placeholder)?.join('')
+}
+
+/** A URL without what may be secret in it. */
+function printableUrl(text: string): string | undefined {
+  // An `@` after the authority: a password with a character that ends it.
+  if (!/^[a-z][a-z\d+.-]{0,19}:\/\//i.test(text) || text.includes('@') || !URL.canParse(text))
+    return undefined
+  return text.replace(/([?#]).*$/, '$1…').replace(opaque, '…')
+}

@@ -1,0 +1,68 @@
+import { editDistance } from './edit-distance.js'
+
+/** First words of names that other programs use too. */
+const commonWords = new Set(['ALLOW', 'KEEP', 'LOG', 'RATE', 'STATE', 'TRUST'])
+/** What Kubernetes and Docker say about a service, for example about one that is called `redis`. */
+const serviceLink =
+  /_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?|ENV_\w+)$/
+/** Heroku sets it beside `REDIS_URL`. */
+const injectedNames = new Set(['REDIS_TLS_URL'])
+const maxTypingErrors = 3
+
+/** Whether the variable was set by an orchestrator to describe another service. */
+export function isInjected(name: string, value: string): boolean {
+  return (
+    serviceLink.test(name) ||
+    injectedNames.has(name) ||
+    (name.endsWith('_PORT') && /^(tcp|udp|sctp):\/\//.test(value)) ||
+    (name.endsWith('_NAME') && value.startsWith('/'))
+  )
+}
+
+/**
+ * Finds variables that were probably meant for this service and that it does not know. A misspelt one would silently
+ * turn off what it should turn on.
+ *
+ * @param known all names
+ * @param secret those that may also be given as `<name>_FILE`
+ * @returns by name what is wrong, in words for the operator
+ */
+export function unknownVariables(
+  environment: Readonly<Record<string, string | undefined>>,
+  known: readonly string[],
+  secret: ReadonlySet<string>,
+): ReadonlyMap<string, string> {
+  const accepted = [...known, ...[...secret].map((name) => `${name}_FILE`)]
+  const prefixes = known.filter((name) => name.includes('_')).map(prefixOf)
+  const faults = new Map<string, string>()
+  for (const [name, value = ''] of Object.entries(environment)) {
+    if (accepted.includes(name) || isInjected(name, value)) continue
+    const base = name.replace(/_FILE$/, '')
+    if (base !== name && known.includes(base)) {
+      faults.set(name, `is not known: only secrets are read from files; set ${base} itself`)
+      continue
+    }
+    const [nearest, distance] = nearestTo(name.toUpperCase(), accepted)
+    const isSimilar = name.includes('_') && distance <= Math.min(maxTypingErrors, name.length / 4)
+    if (!isSimilar && !prefixes.some((prefix) => name.startsWith(prefix))) continue
+    const hint = distance <= name.length / 3 ? `did you mean ${nearest}?` : 'the README lists all variables'
+    faults.set(shown(name), `is not known; ${hint}`)
+  }
+  return faults
+}
+
+function prefixOf(name: string): string {
+  const [first = '', second] = name.split('_')
+  return commonWords.has(first) ? `${first}_${second}` : `${first}_`
+}
+
+function nearestTo(name: string, names: readonly string[]): readonly [string, number] {
+  return names
+    .map((candidate) => [candidate, editDistance(name, candidate)] as const)
+    .reduce((best, next) => (next[1] < best[1] ? next : best))
+}
+
+/** A name can be anything, a value with a typing error in front of it too. */
+function shown(name: string): string {
+  return name.replace(/\W.*$/s, '…').slice(0, 60)
+}
