@@ -1,5 +1,6 @@
 import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { isIP, isIPv6 } from 'node:net'
 import { type Static, Type } from '@sinclair/typebox'
 import { Check } from '@sinclair/typebox/value'
@@ -282,13 +283,13 @@ export interface Config extends Readonly<Environment> {
    *
    * @throws Error when it cannot be read
    */
-  readPolicy(): string
+  readPolicy(): Promise<string>
   /**
    * Reads a secret anew: one that was given as a file may have been replaced.
    *
    * @throws Error when the new value is not usable
    */
-  readSecret(name: EnvironmentVariable): string
+  readSecret(name: EnvironmentVariable): Promise<string>
   /** Every setting in force, by the name of its variable, for the operator to read: no secrets. */
   readonly settings: Readonly<Record<string, unknown>>
 }
@@ -404,9 +405,9 @@ export function loadConfig(processEnvironment: NodeJS.ProcessEnv = process.env):
     if (!given.REDIS_URL?.startsWith('rediss:')) throw new Error('needs a REDIS_URL with rediss:')
     return readCertificates(given.REDIS_CA_FILE)
   })
-  const readPolicy = () =>
-    given.KYB_POLICY_FILE === undefined ? '{}' : readText(given.KYB_POLICY_FILE, maxFileBytes)
-  check('KYB_POLICY_FILE', () => parsePolicy(readPolicy()))
+  const { KYB_POLICY_FILE: policyFile } = given
+  check('KYB_POLICY_FILE', () => policyFile && parsePolicy(readText(policyFile, maxFileBytes)))
+  const readPolicy = async () => (policyFile === undefined ? '{}' : readTextLater(policyFile, maxFileBytes))
 
   if (environment.NODE_TLS_REJECT_UNAUTHORIZED === '0') {
     addFault(
@@ -432,11 +433,13 @@ export function loadConfig(processEnvironment: NodeJS.ProcessEnv = process.env):
   }
   const settings = Object.fromEntries(names.map((name) => [name, setting(name, config[name])]))
   for (const name of secretNames) Object.defineProperty(config, name, { enumerable: false })
-  const readSecret = (name: EnvironmentVariable): string => {
-    const value = readVariable(name, environment)
+  const readSecret = async (name: EnvironmentVariable): Promise<string> => {
+    const path = environment[`${name}_FILE`]
+    if (path === undefined) return given[name] as string
+    const value = withoutLineEnd(await readTextLater(path, maxSecretFileBytes))
     const schema = environmentSchema.properties[name]
     if (!Check(schema, value)) throw new Error(`${name} must be ${schema.expected}`)
-    return value as string
+    return value
   }
   return Object.defineProperties(config, {
     readSecret: { value: readSecret },
@@ -503,7 +506,7 @@ function readVariable(name: EnvironmentVariable, environment: NodeJS.ProcessEnv)
   if (path === undefined) return value
   if (value !== undefined) throw new Error(`is given twice, also as ${name}_FILE`)
   try {
-    return readText(path, maxSecretFileBytes).replace(/[\r\n]+$/, '')
+    return withoutLineEnd(readText(path, maxSecretFileBytes))
   } catch (error) {
     throw new Error(`${(error as Error).message}, given by ${name}_FILE`)
   }
@@ -621,13 +624,33 @@ function checkNetwork(text: string): void {
   if (!isNetwork) throw new Error(`must be ${networks}`)
 }
 
+function withoutLineEnd(text: string): string {
+  return text.replace(/[\r\n]+$/, '')
+}
+
 function readText(path: string, maxBytes: number): string {
   let bytes: Buffer
   try {
     bytes = readFileSync(path)
   } catch (error) {
-    throw new Error(`cannot be read (${(error as NodeJS.ErrnoException).code})`)
+    throw unreadable(error)
   }
+  return toText(bytes, maxBytes)
+}
+
+/** For a process that serves requests: a file system that hangs must not stop it. */
+async function readTextLater(path: string, maxBytes: number): Promise<string> {
+  const bytes = await readFile(path).catch((error) => {
+    throw unreadable(error)
+  })
+  return toText(bytes, maxBytes)
+}
+
+function unreadable(error: unknown): Error {
+  return new Error(`cannot be read (${(error as NodeJS.ErrnoException).code})`)
+}
+
+function toText(bytes: Buffer, maxBytes: number): string {
   if (bytes.length === 0) throw new Error('is an empty file')
   if (bytes.length > maxBytes) throw new Error(`is longer than ${maxBytes} bytes`)
   try {

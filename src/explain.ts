@@ -19,7 +19,7 @@ const usage = 'Usage: node dist/explain.js --company ID --user ID [--body JSON]'
 const requestId = '00000000-0000-4000-8000-000000000000'
 
 async function explain(config: Config, companyId: string, userId: string, body: string) {
-  const policy = createSessionPolicy(parsePolicy(config.readPolicy()))
+  const policy = createSessionPolicy(parsePolicy(await config.readPolicy()))
   const templates = { clientId: config.KYB_CLIENT_ID, externalRef: config.KYB_EXTERNAL_REF }
   const identify = createClientIdentity(templates, config.KYB_IDENTITY_KEY)
 

@@ -410,7 +410,7 @@ t.test('other files', async (t) => {
     KYB_POLICY_FILE: `${dir}/policy.json`,
   })
   t.equal(config.idenfyCa, cert)
-  t.strictSame(JSON.parse(config.readPolicy()), { session: { lifetime: 60 } })
+  t.strictSame(JSON.parse(await config.readPolicy()), { session: { lifetime: 60 } })
   t.strictSame(faultsOf({ IDENFY_CA_FILE: `${dir}/not.pem`, KYB_POLICY_FILE: `${dir}/broken.json` }), [
     'IDENFY_CA_FILE holds no certificate in PEM form',
     'KYB_POLICY_FILE is not JSON, which has no comments and no trailing commas',

@@ -119,7 +119,7 @@ t.test('the service starts with what the pod gets', async (t) => {
   const config = loadConfig({ ...environment, ...Object.fromEntries(paths) })
   t.equal(config.IDENFY_API_KEY, 'replace-me')
   t.equal(config.IDENFY_API_SECRET, 'replace-me')
-  t.match(JSON.parse(config.readPolicy()), { session: { lifetime: 3600 } })
+  t.match(JSON.parse(await config.readPolicy()), { session: { lifetime: 3600 } })
 })
 
 t.test('the pod is given no variable that the service does not know', async (t) => {

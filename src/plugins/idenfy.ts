@@ -43,9 +43,9 @@ export const idenfy = fp<IdenfyOptions>(
 
     const authorization = await app.reload(
       'credentials',
-      () => ({
-        apiKey: config.readSecret('IDENFY_API_KEY'),
-        apiSecret: config.readSecret('IDENFY_API_SECRET'),
+      async () => ({
+        apiKey: await config.readSecret('IDENFY_API_KEY'),
+        apiSecret: await config.readSecret('IDENFY_API_SECRET'),
       }),
       basicAuthorization,
     )

@@ -32,7 +32,7 @@ export const kyb = fp<KybOptions>(
     )
     const identify = await app.reload(
       'identity-key',
-      () => config.KYB_IDENTITY_KEY && config.readSecret('KYB_IDENTITY_KEY'),
+      async () => config.KYB_IDENTITY_KEY && (await config.readSecret('KYB_IDENTITY_KEY')),
       (key) =>
         createClientIdentity({ clientId: config.KYB_CLIENT_ID, externalRef: config.KYB_EXTERNAL_REF }, key),
     )
@@ -45,7 +45,7 @@ export const kyb = fp<KybOptions>(
             cipher: (
               await app.reload(
                 'state-key',
-                () => config.readSecret('STATE_ENCRYPTION_KEY').split(','),
+                async () => (await config.readSecret('STATE_ENCRYPTION_KEY')).split(','),
                 createStateCipher,
               )
             ).value,

@@ -6,7 +6,7 @@ declare module 'fastify' {
     /** A value of the configuration that follows its file, with `make` applied; `what` names it for metrics and log. */
     reload<Source, Value>(
       what: 'credentials' | 'identity-key' | 'policy' | 'state-key',
-      read: () => Source | Promise<Source>,
+      read: () => Promise<Source>,
       make: (source: Source) => Value,
     ): Promise<Reloading<Value>>
   }

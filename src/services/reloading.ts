@@ -7,7 +7,7 @@ const maxReadMs = 500
 
 export interface ReloadingOptions<Source, Value> {
   /** Reads the source as it is now, every time it is checked; throws when it is not usable. */
-  readonly read: () => Source | Promise<Source>
+  readonly read: () => Promise<Source>
   /** Makes of it what is used, once it has changed; throws when it is not usable. */
   readonly make: (source: Source) => Value
   readonly onChange: () => void

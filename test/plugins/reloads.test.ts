@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -186,4 +187,37 @@ t.test('the key of the state in Redis is rotated', needsRedis, async (t) => {
   t.not(await mintAs(second, 'u-old'), old, 'what is old was not')
   const third = await build(t, { peers: first, env })
   t.equal(await mintAs(third, 'u-fresh'), fresh)
+})
+
+t.test('a file system that hangs stops nothing, and is reported', async (t) => {
+  const dir = t.testdir({ key: apiKey, secret: apiSecret, policy: policyOf(600) })
+  const policy = join(dir, 'policy')
+  const idenfy = await startFaultServer(t, created)
+  const service = await build(t, {
+    env: { IDENFY_BASE_URL: idenfy.url, ...credentialFiles(dir), KYB_POLICY_FILE: policy },
+  })
+  service.secrets.add(goodToken.tokenString)
+  rmSync(policy)
+  // Opening it waits for a writer, like a read from a server that is gone.
+  execFileSync('mkfifo', [policy])
+  await until(async () => /^reload_failing\{what="policy"\} 1$/m.test(await service.metrics()))
+  t.match(
+    service.log().filter(({ msg }) => String(msg).includes('hangs')),
+    [{ level: 'error', what: 'policy' }],
+  )
+  t.match(await service.metrics(), /^reload_failing\{what="credentials"\} 0$/m)
+  t.equal((await service.mint()).status, 201)
+  t.equal(idenfy.arrivals.at(-1)?.body.lifetime, 600)
+
+  await t.test('until it is back', async (t) => {
+    writeFileSync(policy, policyOf(900))
+    rmSync(policy)
+    writeFileSync(policy, policyOf(900))
+    await until(async () => /^reload_failing\{what="policy"\} 0$/m.test(await service.metrics()))
+    await until(async () =>
+      /^reloads_total\{what="policy",outcome="taken"\} 1$/m.test(await service.metrics()),
+    )
+    t.equal((await service.mint({ body: {} })).status, 201)
+    t.equal(idenfy.arrivals.at(-1)?.body.lifetime, 900)
+  })
 })
