@@ -1,0 +1,130 @@
+import { execFile, spawnSync } from 'node:child_process'
+import { join, resolve } from 'node:path'
+import type { Test } from 'tap'
+
+const isInstalled = spawnSync('promtool', ['--version']).status === 0
+
+/**
+ * For tests that need promtool: an option that skips them where there is none, saying how to get it. In CI they fail
+ * instead.
+ */
+export const needsPromtool =
+  isInstalled || process.env.CI
+    ? {}
+    : { skip: 'promtool is not installed; on Debian: apt-get install prometheus' }
+
+export const rulesFile = 'deploy/prometheus-rules.yaml'
+
+interface Target {
+  readonly metrics: () => Promise<string>
+  readonly startedAt: number
+}
+
+export interface PrometheusOptions {
+  /** Between two scrapes. */
+  readonly everySeconds?: number
+  /** Moves the clocks of what is scraped. */
+  readonly pass?: (seconds: number) => void
+}
+
+/**
+ * A Prometheus with the rules of deploy/: it collects what services really say, and promtool evaluates it. Its time
+ * begins at 0 and goes on with {@link wait} alone.
+ */
+export function createPrometheus(t: Test, { everySeconds = 60, pass = () => {} }: PrometheusOptions = {}) {
+  const targets = new Map<string, Target>()
+  /** Values of each series, by the number of the scrape. */
+  const collected = new Map<string, string[]>()
+  const expected: { readonly seconds: number; readonly alerts: readonly string[] }[] = []
+  let scrapes = 0
+
+  async function scrape(): Promise<void> {
+    for (const [instance, { metrics, startedAt }] of targets) {
+      for (const [, name, labels = '', value] of (await metrics()).matchAll(samplePattern)) {
+        const series = `${name}{${labels}${labels && ','}instance="${instance}"}`
+        const values = collected.get(series) ?? []
+        collected.set(series, values)
+        // The rest of the process is younger or older than the time of this Prometheus.
+        values[scrapes] = name === 'process_start_time_seconds' ? String(startedAt) : String(value)
+      }
+    }
+    scrapes += 1
+  }
+
+  return {
+    /** From now on scrapes what has just started; under the name of an instance that was there, it takes its place. */
+    add(instance: string, metrics: () => Promise<string>): void {
+      targets.set(instance, { metrics, startedAt: scrapes * everySeconds })
+    },
+    /** The instance is gone, or is being restarted. */
+    remove(instance: string): void {
+      targets.delete(instance)
+    },
+    /** Lets time pass, with all its scrapes. */
+    async wait(minutes: number): Promise<void> {
+      for (let seconds = 0; seconds < minutes * 60; seconds += everySeconds) {
+        pass(everySeconds)
+        await scrape()
+      }
+    },
+    /** That these alerts fire at the last scrape, and no others. */
+    expect(...alerts: string[]): void {
+      expected.push({ seconds: (scrapes - 1) * everySeconds, alerts })
+    },
+    /** That no alert fires at any scrape since the first. */
+    expectQuiet(): void {
+      for (let scrape = 0; scrape < scrapes; scrape++)
+        expected.push({ seconds: scrape * everySeconds, alerts: [] })
+    },
+    /** Lets promtool evaluate the rules. */
+    async check(): Promise<void> {
+      const firing = 'group by (alertname) (ALERTS{alertstate="firing"})'
+      const document = {
+        rule_files: [resolve(rulesFile)],
+        evaluation_interval: `${everySeconds}s`,
+        tests: [
+          {
+            interval: `${everySeconds}s`,
+            input_series: [...collected].map(([series, values]) => ({
+              series,
+              values: describeValues(values, scrapes),
+            })),
+            promql_expr_test: expected.map(({ seconds, alerts }) => ({
+              expr: firing,
+              eval_time: `${seconds}s`,
+              exp_samples: alerts.map((alert) => ({ labels: `{alertname="${alert}"}`, value: 1 })),
+            })),
+          },
+        ],
+      }
+      // JSON is YAML.
+      const directory = t.testdir({ 'test.yaml': JSON.stringify(document) })
+      const { failed, output } = await promtool('test', 'rules', join(directory, 'test.yaml'))
+      if (failed) t.fail(`other alerts than expected\n${output}`)
+      else t.pass(`alerts as expected at ${expected.length} moments`)
+    },
+  }
+}
+
+export type Prometheus = ReturnType<typeof createPrometheus>
+
+export async function promtool(...args: string[]): Promise<{ failed: boolean; output: string }> {
+  return new Promise((resolve) =>
+    execFile('promtool', args, (error, stdout, stderr) =>
+      resolve({ failed: error !== null, output: stdout + stderr }),
+    ),
+  )
+}
+
+const samplePattern = /^([a-z0-9_]+)(?:\{(.*)\})? (\S+)$/gm
+
+/** In promtool's notation: `_` is a scrape without the series, `stale` says that it has ended. */
+function describeValues(values: readonly string[], scrapes: number): string {
+  const described: string[] = []
+  for (let scrape = 0; scrape < scrapes; scrape++) {
+    const value = values[scrape]
+    const isEnd = value === undefined && values[scrape - 1] !== undefined
+    described.push(value ?? (isEnd ? 'stale' : '_'))
+  }
+  return described.join(' ')
+}
