@@ -1,6 +1,7 @@
 import { execFile, spawnSync } from 'node:child_process'
 import { join, resolve } from 'node:path'
 import type { Test } from 'tap'
+import { build, createClock, type Overrides, signer } from './helper.js'
 
 const isInstalled = spawnSync('promtool', ['--version']).status === 0
 
@@ -35,7 +36,7 @@ export function createPrometheus(t: Test, { everySeconds = 60, pass = () => {} }
   const targets = new Map<string, Target>()
   /** Values of each series, by the number of the scrape. */
   const collected = new Map<string, string[]>()
-  const expected: { readonly seconds: number; readonly alerts: readonly string[] }[] = []
+  const checks: { readonly scrapes: number; readonly expr: string; readonly alerts: readonly string[] }[] = []
   let scrapes = 0
 
   async function scrape(): Promise<void> {
@@ -67,18 +68,18 @@ export function createPrometheus(t: Test, { everySeconds = 60, pass = () => {} }
         await scrape()
       }
     },
-    /** That these alerts fire at the last scrape, and no others. */
+    /** That these alerts fire at the last scrape, and no others: by name, and reason where the alert has one. */
     expect(...alerts: string[]): void {
-      expected.push({ seconds: (scrapes - 1) * everySeconds, alerts })
+      checks.push({ scrapes, expr: 'group by (alertname, reason) (ALERTS{alertstate="firing"})', alerts })
     },
-    /** That no alert fires at any scrape since the first. */
-    expectQuiet(): void {
-      for (let scrape = 0; scrape < scrapes; scrape++)
-        expected.push({ seconds: scrape * everySeconds, alerts: [] })
+    /** That no alert has fired at any scrape. */
+    expectNoneSoFar(): void {
+      const window = `${scrapes * everySeconds}s`
+      const fired = `count_over_time(ALERTS{alertstate="firing"}[${window}])`
+      checks.push({ scrapes, expr: `group by (alertname, reason) (${fired})`, alerts: [] })
     },
     /** Lets promtool evaluate the rules. */
     async check(): Promise<void> {
-      const firing = 'group by (alertname) (ALERTS{alertstate="firing"})'
       const document = {
         rule_files: [resolve(rulesFile)],
         evaluation_interval: `${everySeconds}s`,
@@ -89,10 +90,16 @@ export function createPrometheus(t: Test, { everySeconds = 60, pass = () => {} }
               series,
               values: describeValues(values, scrapes),
             })),
-            promql_expr_test: expected.map(({ seconds, alerts }) => ({
-              expr: firing,
-              eval_time: `${seconds}s`,
-              exp_samples: alerts.map((alert) => ({ labels: `{alertname="${alert}"}`, value: 1 })),
+            promql_expr_test: checks.map(({ scrapes, expr, alerts }) => ({
+              expr,
+              eval_time: `${(scrapes - 1) * everySeconds}s`,
+              exp_samples: alerts.map((alert) => {
+                const [alertname, reason] = alert.split(' ')
+                return {
+                  labels: `{alertname="${alertname}"${reason ? `,reason="${reason}"` : ''}}`,
+                  value: 1,
+                }
+              }),
             })),
           },
         ],
@@ -101,12 +108,38 @@ export function createPrometheus(t: Test, { everySeconds = 60, pass = () => {} }
       const directory = t.testdir({ 'test.yaml': JSON.stringify(document) })
       const { failed, output } = await promtool('test', 'rules', join(directory, 'test.yaml'))
       if (failed) t.fail(`other alerts than expected\n${output}`)
-      else t.pass(`alerts as expected at ${expected.length} moments`)
+      else t.pass(`alerts as expected at ${checks.length} moments`)
     },
   }
 }
 
 export type Prometheus = ReturnType<typeof createPrometheus>
+
+/** A service on which a test's clocks run, scraped as the instance `a`. */
+export async function observe(t: Test, overrides: Overrides = {}, everySeconds = 60) {
+  const { clocks, pass } = createClock()
+  const prometheus = createPrometheus(t, { pass, everySeconds })
+  /** Another instance. */
+  const start = async (name: string, more: Overrides = {}) => {
+    const service = await build(t, { ...clocks, ...overrides, ...more })
+    prometheus.add(name, service.metrics)
+    return service
+  }
+  const service = await start('a')
+  let users = 0
+  return {
+    ...service,
+    ...prometheus,
+    start,
+    /** So many requests, each by another user, one after the other. */
+    async mintFor(count: number, claims: object = {}, header: Record<string, unknown> = {}, by = signer) {
+      for (let i = 0; i < count; i++) {
+        users += 1
+        await service.mint({ token: await service.token({ sub: `u-${users}`, ...claims }, header, by) })
+      }
+    },
+  }
+}
 
 export async function promtool(...args: string[]): Promise<{ failed: boolean; output: string }> {
   return new Promise((resolve) =>
