@@ -6,7 +6,7 @@ t.test('a quiet weekend', needsPromtool, async (t) => {
   await service.mintFor(5)
   await service.wait(60 * 60)
   service.expectNoneSoFar()
-  await service.check()
+  await service.check(t)
 })
 
 t.test('a rolling restart', needsPromtool, async (t) => {
@@ -26,7 +26,7 @@ t.test('a rolling restart', needsPromtool, async (t) => {
   }
   await wait(60)
   service.expectNoneSoFar()
-  await service.check()
+  await service.check(t)
 })
 
 t.test(
@@ -54,6 +54,6 @@ t.test(
       await service.wait(60)
     }
     service.expect()
-    await service.check()
+    await service.check(t)
   },
 )

@@ -32,7 +32,7 @@ export interface PrometheusOptions {
  * A Prometheus with the rules of deploy/: it collects what services really say, and promtool evaluates it. Its time
  * begins at 0 and goes on with {@link wait} alone.
  */
-export function createPrometheus(t: Test, { everySeconds = 60, pass = () => {} }: PrometheusOptions = {}) {
+export function createPrometheus({ everySeconds = 60, pass = () => {} }: PrometheusOptions = {}) {
   const targets = new Map<string, Target>()
   /** Values of each series, by the number of the scrape. */
   const collected = new Map<string, string[]>()
@@ -79,7 +79,7 @@ export function createPrometheus(t: Test, { everySeconds = 60, pass = () => {} }
       checks.push({ scrapes, expr: `group by (alertname, reason) (${fired})`, alerts: [] })
     },
     /** Lets promtool evaluate the rules. */
-    async check(): Promise<void> {
+    async check(t: Test): Promise<void> {
       const document = {
         rule_files: [resolve(rulesFile)],
         evaluation_interval: `${everySeconds}s`,
@@ -118,7 +118,7 @@ export type Prometheus = ReturnType<typeof createPrometheus>
 /** A service on which a test's clocks run, scraped as the instance `a`. */
 export async function observe(t: Test, overrides: Overrides = {}, everySeconds = 60) {
   const { clocks, pass } = createClock()
-  const prometheus = createPrometheus(t, { pass, everySeconds })
+  const prometheus = createPrometheus({ pass, everySeconds })
   /** Another instance. */
   const start = async (name: string, more: Overrides = {}) => {
     const service = await build(t, { ...clocks, ...overrides, ...more })
