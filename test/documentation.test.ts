@@ -93,7 +93,9 @@ t.test('the table of alerts is that of the rules', async (t) => {
 
 t.test('the table of mistakes names settings and alerts that exist', async (t) => {
   const [, table = ''] = operations.split(/<!-- \/?mistakes.*-->/)
-  const names = [...table.matchAll(/`([A-Z]\w*[A-Z_]\w*)/g)].map(([, name = '']) => name.replace(/_FILE$/, ''))
+  const names = [...table.matchAll(/`([A-Z]\w*[A-Z_]\w*)/g)].map(([, name = '']) =>
+    name.replace(/_FILE$/, ''),
+  )
   t.ok(names.length > 30)
   const known = new Set([
     ...alerts.map(({ alert }) => alert),

@@ -57,3 +57,23 @@ t.test(
     await service.check(t)
   },
 )
+
+t.test('another service whose metrics have the same names', needsPromtool, async (t) => {
+  const service = await observe(t)
+  service.add('other', async () =>
+    [
+      'process_start_time_seconds 0',
+      'process_open_fds 99',
+      'process_max_fds 100',
+      'redis_up 0',
+      'http_requests_total{outcome="internal-error"} 9',
+      'http_request_duration_seconds_bucket{le="2"} 1',
+      'http_request_duration_seconds_count 9',
+      'authentication_failures_total{reason="claim-iss"} 9',
+      'build_info{version="1.0.0"} 1',
+    ].join('\n'),
+  )
+  await service.wait(10)
+  service.expectNoneSoFar()
+  await service.check(t)
+})

@@ -95,11 +95,18 @@ scenario('a wrong API key, but not one that is replaced at this moment', async (
   return service
 })
 
-scenario('a wrong API key since the start', async (t) => {
+scenario('a wrong API key since the start, of a process that restarts again and again', async (t) => {
   const service = await show(t, { env: { IDENFY_API_KEY: 'of-another-account' } })
   // Before the first scrape: no increase is ever seen.
   await service.mintFor(1)
   await service.firing('IdenfyRefusesCredentials')
+  for (let restart = 0; restart < 3; restart++) {
+    service.remove('a')
+    await service.wait(1)
+    const next = await service.start('a', { peers: service })
+    await next.mint()
+    await service.firing('IdenfyRefusesCredentials')
+  }
   await service.wait(61)
   service.expect()
   return service
@@ -474,7 +481,7 @@ scenario('two or three requests take longer than two seconds', async (t) => {
 scenario('a full disk, and file descriptors that run out', async (t) => {
   const { environment, token } = await startPeers(t)
   const [port, managementPort] = [await freePort(t), await freePort(t)]
-  const server = spawn('/bin/sh', ['-c', 'ulimit -n 256; exec node dist/server.js >/dev/full'], {
+  const server = spawn('/bin/sh', ['-c', 'ulimit -n 400; exec node dist/server.js >/dev/full'], {
     env: { ...process.env, ...environment, PORT: String(port), MANAGEMENT_PORT: String(managementPort) },
     stdio: 'inherit',
   })
@@ -507,8 +514,8 @@ scenario('a full disk, and file descriptors that run out', async (t) => {
     return !/^log_lines_dropped_total 0$/m.test(await metrics())
   })
   await firing('LogLinesLost')
-  const sockets = Array.from({ length: 190 }, () => openSocket(url).socket)
-  await until(async () => Number(/^process_open_fds (\d+)$/m.exec(await metrics())?.[1]) > 210)
+  const sockets = Array.from({ length: 290 }, () => openSocket(url).socket)
+  await until(async () => Number(/^process_open_fds (\d+)$/m.exec(await metrics())?.[1]) > 330)
   await prometheus.wait(2)
   await firing('LogLinesLost', 'FileDescriptorsRunOut')
   for (const socket of sockets) socket.destroy()
