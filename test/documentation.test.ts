@@ -1,24 +1,37 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
+import { parse } from 'yaml'
 import { environmentSchema } from '../src/config.js'
 import { problems } from '../src/problems.js'
 import { redisFailureCauses } from '../src/services/redis-failure.js'
 import { build } from './helper.js'
 
-let readme = readFileSync('README.md', 'utf8')
+const readme = readFileSync('README.md', 'utf8')
+interface Alert {
+  readonly alert: string
+  readonly labels: { readonly severity: string }
+  readonly annotations: { readonly summary: string; readonly action: string }
+}
+
+const operations = readFileSync('docs/operations.md', 'utf8')
+const rules = readFileSync('deploy/prometheus-rules.yaml', 'utf8')
+const alerts: Alert[] = parse(rules).groups.flatMap(({ rules }: { rules: Alert[] }) =>
+  rules.filter(({ alert }) => alert !== undefined),
+)
 const variables = Object.entries(environmentSchema.properties)
 const required: readonly string[] = environmentSchema.required ?? []
 
-/** That the text between `<!-- name… -->` and `<!-- /name -->` is `expected`; or makes it so. */
-function matchBlock(t: Test, name: string, expected: string): void {
-  const from = readme.indexOf('\n', readme.indexOf(`<!-- ${name}`)) + 1
-  const to = readme.indexOf(`<!-- /${name} -->`)
+/** That in a file the text between `<!-- name… -->` and `<!-- /name -->` is `expected`; or makes it so. */
+function matchBlock(t: Test, file: string, name: string, expected: string): void {
+  let text = readFileSync(file, 'utf8')
+  const from = text.indexOf('\n', text.indexOf(`<!-- ${name}`)) + 1
+  const end = `<!-- /${name} -->`
   if (process.env.TAP_SNAPSHOT === '1') {
-    readme = readme.slice(0, from) + expected + readme.slice(to)
-    writeFileSync('README.md', readme)
+    text = text.slice(0, from) + expected + text.slice(text.indexOf(end))
+    writeFileSync(file, text)
   }
-  t.equal(readme.slice(from, readme.indexOf(`<!-- /${name} -->`)), expected)
+  t.equal(text.slice(from, text.indexOf(end)), expected)
 }
 
 t.test('the configuration table is the schema', async (t) => {
@@ -27,7 +40,12 @@ t.test('the configuration table is the schema', async (t) => {
       fallback !== undefined ? `\`${fallback}\`` : required.includes(name) ? '**required**' : 'none'
     return `| \`${name}\`${secret ? ` or \`${name}_FILE\`` : ''} | ${shown} | ${description} |\n`
   })
-  matchBlock(t, 'configuration', `| variable | default | meaning |\n|---|---|---|\n${rows.join('')}`)
+  matchBlock(
+    t,
+    'README.md',
+    'configuration',
+    `| variable | default | meaning |\n|---|---|---|\n${rows.join('')}`,
+  )
 })
 
 t.test('.env.example names every variable, with its default', async (t) => {
@@ -47,7 +65,12 @@ t.test('the error table is the table of problems', async (t) => {
     ([code, { status, retryable, when }]) =>
       `| ${status} | \`${code}\` | ${retryable ? 'yes' : 'no'} | ${when.replaceAll('|', '\\|')} |\n`,
   )
-  matchBlock(t, 'errors', `| status | code | retryable | when |\n|---|---|---|---|\n${rows.join('')}`)
+  matchBlock(
+    t,
+    'README.md',
+    'errors',
+    `| status | code | retryable | when |\n|---|---|---|---|\n${rows.join('')}`,
+  )
 })
 
 t.test('the table of faults answers with problems that exist', async (t) => {
@@ -67,17 +90,49 @@ t.test('the table of Redis failures has every cause', async (t) => {
   )
 })
 
-t.test('the metrics that the documents name exist', async (t) => {
+t.test('the table of alerts is that of the rules', async (t) => {
+  const rows = alerts.map(
+    ({ alert, labels, annotations }) =>
+      `| \`${alert}\` | ${labels.severity} | ${annotations.summary} | ${annotations.action} |\n`,
+  )
+  for (const { labels } of alerts) t.match(labels.severity, /^(page|ticket)$/)
+  const head = '| alert | severity | what it means | what to do |\n|---|---|---|---|\n'
+  matchBlock(t, 'docs/operations.md', 'alerts', head + rows.join(''))
+})
+
+t.test('the table of mistakes names settings and alerts that exist', async (t) => {
+  const [, table = ''] = operations.split(/<!-- \/?mistakes.*-->/)
+  const names = [...table.matchAll(/`([A-Z]\w*[A-Z_]\w*)/g)].map(([, name = '']) =>
+    name.replace(/_FILE$/, ''),
+  )
+  t.ok(names.length > 30)
+  const known = new Set([
+    ...alerts.map(({ alert }) => alert),
+    ...variables.map(([name]) => name.replace(/_FILE$/, '')),
+  ])
+  for (const name of names) t.ok(known.has(name), name)
+})
+
+t.test('the metrics that documents and rules name exist', async (t) => {
   const service = await build(t)
-  const names = new Set((await service.app.metrics.registry.getMetricsAsJSON()).map(({ name }) => name))
-  for (const name of ['redis_up', 'redis_failures_total']) names.add(name) // with REDIS_URL alone
-  const named = ['docs/operations.md', 'docs/reliability.md'].flatMap((document) => [
-    ...readFileSync(document, 'utf8').matchAll(
-      /\b((?:[a-z0-9]+_)+(?:total|seconds|open|in_flight|waiting|up|generation|fds|info))\b/g,
+  const metrics = await service.app.metrics.registry.getMetricsAsJSON()
+  const names = new Set(metrics.map(({ name }) => name))
+  // With REDIS_URL alone.
+  for (const name of ['redis_up', 'redis_failures_total']) names.add(name)
+  const named = [operations, readFileSync('docs/reliability.md', 'utf8'), rules].flatMap((text) => [
+    ...text.matchAll(
+      /\b((?:[a-z0-9]+_)+(?:total|seconds|open|in_flight|waiting|up|generation|fds|info|failing|usable))\b/g,
     ),
   ])
   t.ok(named.length > 20)
   for (const [, name = ''] of named) t.ok(names.has(name), name)
+
+  const text = await service.metrics()
+  const values = [...rules.matchAll(/\b(reason|outcome|class|granted|what)=~?"([^"]+)"/g)]
+  t.ok(values.length > 20)
+  for (const [, label, alternatives = ''] of values) {
+    for (const value of alternatives.split('|')) t.match(text, `${label}="${value}"`)
+  }
 })
 
 t.test('every dependency says what it is for', async (t) => {

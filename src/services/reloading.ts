@@ -32,27 +32,35 @@ export async function createReloading<Source, Value>(options: ReloadingOptions<S
   let generation = 1
   let checking: Promise<void> | undefined
 
-  function take(source: Source): void {
-    const text = JSON.stringify(source)
-    const isSettled = text === candidate
-    candidate = text
-    if (!isSettled || text === current) return
-    current = text
-    value = make(source)
-    generation += 1
-    onChange()
+  function report(error: unknown): void {
+    const { message } = error as Error
+    if (message !== fault) onFault(error as Error)
+    fault = message
   }
 
   async function readAndTake(): Promise<void> {
+    let source: Source
     try {
-      take(await read())
-      fault = undefined
+      source = await read()
     } catch (error) {
-      const { message } = error as Error
-      if (message !== fault) onFault(error as Error)
-      fault = message
       candidate = current
+      return report(error)
     }
+    const text = JSON.stringify(source)
+    const isSettled = text === candidate
+    candidate = text
+    if (!isSettled) return
+    if (text !== current) {
+      try {
+        value = make(source)
+      } catch (error) {
+        return report(error)
+      }
+      current = text
+      generation += 1
+      onChange()
+    }
+    fault = undefined
   }
 
   /** Reads once. */

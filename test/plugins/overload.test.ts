@@ -4,7 +4,7 @@ import { build, matchProblem, send } from '../helper.js'
 t.test(
   'LIFE-52, LIFE-54 a late event loop sheds requests, while the management listener answers',
   async (t) => {
-    // No event loop is that punctual: the plugin's own measurement is above zero after its first sample.
+    // No event loop is that punctual: the measurement is above zero after its first sample.
     const service = await build(t, { limits: { eventLoopDelayMs: 0.000001 } })
     let answer = await service.mint()
     while (answer.status === 201) answer = await service.mint()
