@@ -85,7 +85,7 @@ t.test('the log and the metric name why Redis cannot be used', async (t) => {
   })
 
   t.test('no such host', async (t) => {
-    const service = await start(t, `redis://:${password}@redis.invalid`)
+    const service = await start(t, `redis://:${password}@redis.invalid`, { ALLOW_INSECURE_URLS: 'true' })
     await expectCause(t, service, { cause: 'unknown-host', code: /^(ENOTFOUND|EAI_AGAIN)$/ })
   })
 
