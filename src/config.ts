@@ -436,7 +436,10 @@ export function loadConfig(processEnvironment: NodeJS.ProcessEnv = process.env):
   const readSecret = async (name: EnvironmentVariable): Promise<string> => {
     const path = environment[`${name}_FILE`]
     if (path === undefined) return given[name] as string
-    const value = withoutLineEnd(await readTextLater(path, maxSecretFileBytes))
+    const text = await readTextLater(path, maxSecretFileBytes).catch(({ message }) => {
+      throw new Error(`${name} ${message}, given by ${name}_FILE`)
+    })
+    const value = withoutLineEnd(text)
     const schema = environmentSchema.properties[name]
     if (!Check(schema, value)) throw new Error(`${name} must be ${schema.expected}`)
     return value

@@ -29,6 +29,8 @@ export async function createReloading<Source, Value>(options: ReloadingOptions<S
   let value = make(first)
   let candidate = current
   let fault: string | undefined
+  /** What the reading before this one failed with. */
+  let lastReadFault: string | undefined
   let generation = 1
   let checking: Promise<void> | undefined
 
@@ -42,9 +44,14 @@ export async function createReloading<Source, Value>(options: ReloadingOptions<S
     let source: Source
     try {
       source = await read()
+      lastReadFault = undefined
     } catch (error) {
       candidate = current
-      return report(error)
+      const { message } = error as Error
+      // A file that is just being written may be empty or away for a moment.
+      if (message === lastReadFault) report(error)
+      lastReadFault = message
+      return
     }
     const text = JSON.stringify(source)
     const isSettled = text === candidate

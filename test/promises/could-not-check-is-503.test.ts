@@ -216,3 +216,13 @@ t.test('one made-up key id, again and again, neither waits nor fetches', async (
   for (let index = 0; index < 50; index++) await expectEach(t, 'invalid-token', 'fresh')
   t.ok(provider.fetches.length <= 6, `${provider.fetches.length} fetches`)
 })
+
+t.test('an unknown key is 503, if the fetch that would find it ends too late for the request', async (t) => {
+  const { provider, service, expectEach } = await start(t)
+  await expectEach(t, 201, 'known')
+  const stranger = await createTokenSigner('ES256', 'x')
+  const madeUp = (kid: string) => service.token({}, { kid }, stranger)
+  for (const kid of ['a', 'b', 'c', 'd', 'e']) await service.mint({ token: await madeUp(kid) })
+  provider.respond = () => {}
+  matchProblem(t, await service.mint({ token: await madeUp('f') }), 'auth-keys-unavailable')
+})

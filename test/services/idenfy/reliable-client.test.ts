@@ -196,8 +196,11 @@ t.test('UP-41, LIFE-26 credentials that were replaced on disk are tried once', a
   t.equal(idenfy.arrivals.length, 8, 'what cannot be a secret is not tried')
   t.match(
     log().filter(({ what, fault }) => what === 'credentials' && fault !== undefined),
-    [{ level: 'error', fault: /^IDENFY_API_SECRET must be / }],
-    'which is said once',
+    [
+      { level: 'error', fault: 'IDENFY_API_SECRET is an empty file, given by IDENFY_API_SECRET_FILE' },
+      { level: 'error', fault: /^IDENFY_API_SECRET must be / },
+    ],
+    'each fault is said once',
   )
   accepted = 'canary-api-secret-new'
   t.equal((await mint()).status, 201, 'the old ones stay')
