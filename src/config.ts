@@ -179,7 +179,7 @@ export const environmentSchema = Type.Object({
     minimum: 0,
     maximum: 3600,
     default: 30,
-    description: 'For so long an equal request gets the same token again; `0` turns it off',
+    description: 'How long an identical request gets the same token again; `0` turns it off',
   }),
   RATE_LIMIT_USER_PER_MINUTE: limit(10, 'New verifications of one user in a minute'),
   RATE_LIMIT_COMPANY_PER_MINUTE: limit(60, 'New verifications of one company in a minute'),
@@ -218,7 +218,7 @@ export const environmentSchema = Type.Object({
     }),
   ),
   CORS_ORIGINS: Type.Optional(
-    list('[a-z][a-z0-9+.-]*://[^,/]+', {
+    list('[^,]+', {
       expected: 'a comma-separated list of origins',
       description:
         'Origins whose pages may call the service, comma separated: `https://app.example.com`, `capacitor://localhost`, or `https://*.example.com` for one label',
@@ -245,8 +245,7 @@ export const environmentSchema = Type.Object({
     minimum: 0,
     maximum: 300_000,
     default: 0,
-    description:
-      'After SIGTERM, requests are accepted for so long while `/readyz` says no: `0`, or 100 and more',
+    description: 'How long requests are accepted after SIGTERM, while `/readyz` is 503: `0`, or 100 and more',
   }),
   SHUTDOWN_TIMEOUT_MS: Type.Integer({
     minimum: 100,
@@ -509,7 +508,10 @@ function readVariable(name: EnvironmentVariable, environment: NodeJS.ProcessEnv)
   if (path === undefined) return value
   if (value !== undefined) throw new Error(`is given twice, also as ${name}_FILE`)
   try {
-    return withoutLineEnd(readText(path, maxSecretFileBytes))
+    const text = withoutLineEnd(readText(path, maxSecretFileBytes))
+    if (text === '') throw new Error('is an empty file')
+    checkText(text)
+    return text
   } catch (error) {
     throw new Error(`${(error as Error).message}, given by ${name}_FILE`)
   }
@@ -522,6 +524,7 @@ function checkText(text: string): void {
   if (text !== text.trim()) throw new Error('must not have white space at its start or end')
   if (/\p{Cc}/u.test(text)) throw new Error('must not have a line break or another control character')
   if (/^(["'`]).*\1$/.test(text)) throw new Error('must not have quotes around it')
+  if (/^your-api-(key|secret)$/.test(text)) throw new Error('is still that of .env.example')
   if (/^\$(\{\w+\}|\(\w+\))$/.test(text)) throw new Error('is the name of a variable that was not replaced')
 }
 

@@ -20,7 +20,7 @@ interface ProblemDefinition {
  * What exactly is wrong, for codes that have several causes: the `detail` of the response, and its name as `reason` in
  * the log.
  */
-export const problemDetails = {
+export const detailTexts = {
   'query-string': 'The URL must not have a query string.',
   'url-encoding': 'The URL cannot be decoded.',
   'http-syntax': 'This is not valid HTTP.',
@@ -43,7 +43,7 @@ export const problemDetails = {
   'no-company': 'The access token names no company.',
   'company-not-listed': 'X-Company-Id names a company that the access token does not list.',
 } as const
-export type ProblemDetail = keyof typeof problemDetails
+export type ProblemDetail = keyof typeof detailTexts
 
 /** Every problem this service can answer with. The codes are part of the public contract. */
 export const problems = {
@@ -99,7 +99,7 @@ export const problems = {
     title: 'The request must say which company it is for',
     retryable: false,
     when: 'the token lists several companies and the request has no `X-Company-Id`. `companyIds` lists them',
-    advice: 'Let the user choose one of `companyIds` and send it as `X-Company-Id`.',
+    advice: 'Let the user choose one of `companyIds` and send it as `X-Company-Id`, percent-encoded.',
   },
   'identity-not-mappable': {
     status: 403,
@@ -396,7 +396,7 @@ export class Problem extends Error {
       requestId,
       retryable,
       ...(outcome && { outcome }),
-      ...(detail && { detail: problemDetails[detail] }),
+      ...(detail && { detail: detailTexts[detail] }),
       ...(errors && { errors: [...errors] }),
       ...(companyIds && { companyIds: [...companyIds] }),
     }

@@ -12,7 +12,7 @@ export function parseArguments(args: string[]): { readonly checkOnly: boolean } 
     const { values } = parseArgs({ args, options: { 'check-config': { type: 'boolean' } } })
     return { checkOnly: values['check-config'] === true }
   } catch {
-    throw new ConfigError(['The only argument is --check-config; there is another one'])
+    throw new ConfigError(['The arguments have one that is not known: there is only --check-config'])
   }
 }
 

@@ -366,7 +366,7 @@ t.test('secrets from files', async (t) => {
     )
   }
   const rows: [string, RegExp][] = [
-    ['lines', / must be /],
+    ['lines', / must not have a line break .*, given by \w+_FILE$/],
     ['utf16', /is not a UTF-8 text, given by \w+_FILE$/],
     ['empty', /is an empty file, given by \w+_FILE$/],
     ['long', /is longer than 4096 bytes, given by \w+_FILE$/],

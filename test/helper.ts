@@ -9,10 +9,10 @@ import { buildApp, buildManagementApp, type Limits } from '../src/app.js'
 import { loadConfig } from '../src/config.js'
 import { createLogger } from '../src/logger.js'
 import {
+  detailTexts,
   type FieldFault,
   type ProblemCode,
   type ProblemDetail,
-  problemDetails,
   problems,
 } from '../src/problems.js'
 import { buildIdenfySimulator } from '../src/sandbox/idenfy-simulator.js'
@@ -328,7 +328,7 @@ const { paths, components } = JSON.parse(readFileSync('openapi.json', 'utf8'))
 const documented = paths['/onboarding/kyb-token'].post.responses
 const documentedFields = components.headers
 
-const detailTexts = new Set<string>(Object.values(problemDetails))
+const knownDetails = new Set<string>(Object.values(detailTexts))
 const severalCauses = new Set<ProblemCode>([
   'malformed-request',
   'unsupported-media-type',
@@ -358,9 +358,9 @@ export function matchProblem(
   t.match(requestId, /^[0-9a-f-]{36}$/)
   const { detail: expectedDetail, ...members } = extra
   t.strictSame(rest, { type: `/problems/${code}`, title, status, code, retryable, ...members })
-  if (severalCauses.has(code)) t.ok(detailTexts.has(detail), `${code} says what is wrong: ${detail}`)
+  if (severalCauses.has(code)) t.ok(knownDetails.has(detail), `${code} says what is wrong: ${detail}`)
   else t.equal(detail, undefined)
-  if (expectedDetail) t.equal(detail, problemDetails[expectedDetail])
+  if (expectedDetail) t.equal(detail, detailTexts[expectedDetail])
 }
 
 function jsonBody(value: unknown) {

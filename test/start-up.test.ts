@@ -91,7 +91,7 @@ t.test('--check-config tells the settings, without a connection and without secr
     const { exited, output } = spawnNode(t, [entry, ...args], env)
     t.equal(await exited, 1)
     t.strictSame(JSON.parse(output.stdout).faults, [
-      'The only argument is --check-config; there is another one',
+      'The arguments have one that is not known: there is only --check-config',
     ])
   }
   const { exited, output } = spawnNode(t, [entry, '--check-config'], { ...env, AUTH_REQUIRED_SCOPES: 'a' })

@@ -126,7 +126,7 @@ t.test('URLs', async (t) => {
   const https = 'must be an https: URL'
   const origin = 'must be an origin, without a path or a query'
   const origins =
-    'must be a comma-separated list of origins such as https://app.example.com or https://*.example.com'
+    'must be a comma-separated list of origins such as https://app.example.com or https://*.example.com, with a scheme and without a path or a slash at the end'
   expectFaults(t, [
     [
       { AUTH_ISSUER: 'login.example.com' },
@@ -215,26 +215,17 @@ t.test('URLs', async (t) => {
       'REDIS_URL must be a rediss: URL: the password would travel unencrypted; ALLOW_INSECURE_URLS=true lets redis: through',
     ],
     [{ ...redis, REDIS_URL: 'redis.example:6379' }, 'REDIS_URL must be a redis: or rediss: URL'],
-    [
-      { CORS_ORIGINS: 'https://app.example.com/' },
-      'CORS_ORIGINS must be a comma-separated list of origins; got "https://app.example.com/"',
-    ],
+    [{ CORS_ORIGINS: 'https://app.example.com/' }, `CORS_ORIGINS ${origins}; got "https://app.example.com/"`],
     [
       { CORS_ORIGINS: 'https://app.example.com/start' },
-      'CORS_ORIGINS must be a comma-separated list of origins; got "https://app.example.com/start"',
+      `CORS_ORIGINS ${origins}; got "https://app.example.com/start"`,
     ],
-    [{ CORS_ORIGINS: '*' }, 'CORS_ORIGINS must be a comma-separated list of origins; got "*"'],
-    [
-      { CORS_ORIGINS: 'app.example.com' },
-      'CORS_ORIGINS must be a comma-separated list of origins; got "app.example.com"',
-    ],
-    [
-      { CORS_ORIGINS: `https://a.example,${canary}` },
-      'CORS_ORIGINS must be a comma-separated list of origins; got "https://a.example,…"',
-    ],
+    [{ CORS_ORIGINS: '*' }, `CORS_ORIGINS ${origins}; got "*"`],
+    [{ CORS_ORIGINS: 'app.example.com' }, `CORS_ORIGINS ${origins}; got "app.example.com"`],
+    [{ CORS_ORIGINS: `https://a.example,${canary}` }, `CORS_ORIGINS ${origins}; got "https://a.example,…"`],
     [
       { CORS_ORIGINS: 'https://a.example;https://b.example' },
-      'CORS_ORIGINS must be a comma-separated list of origins; got "https://a.example;https://b.example"',
+      `CORS_ORIGINS ${origins}; got "https://a.example;https://b.example"`,
     ],
     [
       { CORS_ORIGINS: 'https://a.example,,https://b.example' },
@@ -247,7 +238,7 @@ t.test('URLs', async (t) => {
     ],
     [
       { CORS_ORIGINS: `https://${'a'.repeat(60)}.example/` },
-      `CORS_ORIGINS must be a comma-separated list of origins; got "https://${'a'.repeat(52)}…"`,
+      `CORS_ORIGINS ${origins}; got "https://${'a'.repeat(52)}…"`,
     ],
   ])
   expectSettings(t, [
@@ -455,7 +446,6 @@ t.test('secrets and their files', async (t) => {
     IDENFY_API_SECRET: undefined,
     IDENFY_API_SECRET_FILE: join(dir, file),
   })
-  const ascii = 'IDENFY_API_SECRET must be printable ASCII without spaces'
   const of = (what: string) => `IDENFY_API_SECRET ${what}, given by IDENFY_API_SECRET_FILE`
   expectFaults(t, [
     [at('none'), of('cannot be read (ENOENT)')],
@@ -463,10 +453,13 @@ t.test('secrets and their files', async (t) => {
     [at('empty'), of('is an empty file')],
     [at('long'), of('is longer than 4096 bytes')],
     [at('utf16'), of('is not a UTF-8 text')],
-    [at('wide'), ascii],
-    [at('newlines'), ascii],
-    [at('space'), ascii],
-    [at('two'), ascii],
+    [at('wide'), of('must not have a line break or another control character')],
+    [at('newlines'), of('is an empty file')],
+    [at('space'), of('must not have white space at its start or end')],
+    [at('two'), of('must not have a line break or another control character')],
+    [{ IDENFY_API_SECRET: 'your-api-secret' }, 'IDENFY_API_SECRET is still that of .env.example'],
+    [{ IDENFY_API_SECRET: 'two words' }, 'IDENFY_API_SECRET must be printable ASCII without spaces'],
+    [{ LOGLEVEL: 'debug' }, 'LOGLEVEL is not known; did you mean LOG_LEVEL?'],
     [
       { IDENFY_API_SECRET_FILE: join(dir, 'good') },
       'IDENFY_API_SECRET is given twice, also as IDENFY_API_SECRET_FILE',

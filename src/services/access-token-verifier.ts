@@ -83,6 +83,10 @@ export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
 
   function checkTimes(claims: Claims): void {
     const fault = findTimeFault(claims, now() / 1000, options)
+    if (fault === 'lifetime') {
+      const lifetimeSeconds = claims.exp - (claims.iat ?? now() / 1000)
+      throw unexpected(fault, `at most ${options.maxLifetimeSeconds} seconds`, Math.round(lifetimeSeconds))
+    }
     if (fault) throw invalidToken(fault)
   }
 

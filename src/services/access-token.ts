@@ -96,12 +96,16 @@ export function unexpected(
   received: unknown,
   cause?: unknown,
 ): Problem {
-  const values = Array.isArray(received) ? received : [received]
-  const shown = values.map((value) => (typeof value === 'string' ? value : typeof value)).join(', ')
-  return new Problem('invalid-token', {
-    cause,
-    diagnosis: { reason, expected, received: shown.slice(0, maxShown) },
-  })
+  return invalidToken(reason, cause, { expected, received: shown(received) })
+}
+
+/** A claim as the log may show it, cut to 200 characters. */
+export function shown(claim: unknown): string {
+  const values = Array.isArray(claim) ? claim : [claim]
+  const texts = values.map((value) =>
+    ['string', 'number'].includes(typeof value) ? String(value) : typeof value,
+  )
+  return texts.join(', ').slice(0, maxShown)
 }
 
 /** `typ` is a media type whose `application/` may be left out (RFC 7515, 4.1.9); case does not matter. */
@@ -121,6 +125,10 @@ function parseObject(bytes: Buffer): Record<string, unknown> {
   throw invalidToken('header')
 }
 
-export function invalidToken(reason: InvalidTokenReason, cause?: unknown): Problem {
-  return new Problem('invalid-token', { cause, diagnosis: { reason } })
+export function invalidToken(
+  reason: InvalidTokenReason,
+  cause?: unknown,
+  diagnosis: Readonly<Record<string, string>> = {},
+): Problem {
+  return new Problem('invalid-token', { cause, diagnosis: { reason, ...diagnosis } })
 }

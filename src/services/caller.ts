@@ -1,6 +1,6 @@
 import type { JWTPayload } from 'jose'
 import { Problem } from '../problems.js'
-import { invalidToken } from './access-token.js'
+import { invalidToken, shown } from './access-token.js'
 
 /** Who asks, and for which company. Both ids are id texts; what goes into a template is checked there. */
 export interface Caller {
@@ -31,8 +31,13 @@ export function createCallerResolver({ userClaim, companyClaim, requiredScope }:
   const readCompany = claimReader(companyClaim)
 
   return (claims: JWTPayload, requestedCompanyId?: string): Caller => {
-    if (requiredScope !== undefined && !scopesOf(claims).includes(requiredScope)) {
+    const scopes = scopesOf(claims)
+    if (requiredScope !== undefined && !scopes.includes(requiredScope)) {
       throw new Problem('insufficient-scope', {
+        diagnosis: {
+          expected: requiredScope,
+          received: shown(scopes.filter((scope) => scope !== undefined)),
+        },
         headers: {
           'www-authenticate': `Bearer realm="onboarding", error="insufficient_scope", scope="${requiredScope}"`,
         },
@@ -40,7 +45,8 @@ export function createCallerResolver({ userClaim, companyClaim, requiredScope }:
     }
     if (isServiceToken(claims)) throw notMappable('no-user')
     const userId = idOf(readUser(claims))
-    if (userId === undefined || userId.trim() === '') throw invalidToken('user-claim')
+    if (userId === undefined || userId.trim() === '')
+      throw invalidToken('user-claim', undefined, { claim: userClaim })
     const companyId = pickCompany(companyIdsOf(readCompany(claims), companyClaim), requestedCompanyId)
     return toCaller(userId, companyId)
   }

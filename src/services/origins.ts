@@ -14,7 +14,7 @@ export function checkOriginPattern(text: string): void {
   const example = text.replace(wildcard, '://a.')
   if (!isOrigin(example)) {
     throw new Error(
-      'must be a comma-separated list of origins such as https://app.example.com or https://*.example.com',
+      'must be a comma-separated list of origins such as https://app.example.com or https://*.example.com, with a scheme and without a path or a slash at the end',
     )
   }
   if (isWildcard && registrableDomainOf(example) === null) {

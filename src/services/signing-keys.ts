@@ -154,8 +154,8 @@ export function createSigningKeys(options: SigningKeysOptions) {
   }
 
   /**
-   * Brings in a set that was fetched after `since`, or at least a newer one than now; false if the one in use was,
-   * so that what it says is final.
+   * Fetches a newer set, unless the one in use was fetched after `since`: then it returns false, because a key that is
+   * missing from it does not exist.
    *
    * @throws Problem `auth-keys-unavailable` when that is not possible
    */

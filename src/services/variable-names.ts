@@ -43,7 +43,7 @@ export function unknownVariables(
       continue
     }
     const [nearest, distance] = nearestTo(name.toUpperCase(), accepted)
-    const isSimilar = name.includes('_') && distance <= Math.min(maxTypingErrors, name.length / 4)
+    const isSimilar = nearest.includes('_') && distance <= Math.min(maxTypingErrors, name.length / 4)
     if (!isSimilar && !prefixes.some((prefix) => name.startsWith(prefix))) continue
     const hint = distance <= name.length / 3 ? `did you mean ${nearest}?` : 'the README lists all variables'
     faults.set(shown(name), `is not known; ${hint}`)

@@ -246,12 +246,15 @@ t.test('an id that the templates cannot express is for the operator to see', asy
 t.test('a refused token of the right provider shows what was expected and what came', async (t) => {
   const service = await build(t)
   const other = await createTokenSigner('RS256', String(signer.publicJwk.kid))
+  const iat = Math.floor(Date.now() / 1000)
   const rows: [claims: object, header: object, expected: string, received: string][] = [
     [{ iss: 'https://idp.example/' }, {}, 'https://idp.example', 'https://idp.example/'],
     [{ aud: 'account' }, {}, 'onboarding', 'account'],
     [{ aud: ['account', 'x'.repeat(300)] }, {}, 'onboarding', `account, ${'x'.repeat(191)}`],
     [{}, { typ: 'dpop+jwt' }, 'at+jwt, JWT', 'dpop+jwt'],
-    [{}, { typ: 5 }, 'at+jwt, JWT', 'number'],
+    [{}, { typ: 5 }, 'at+jwt, JWT', '5'],
+    [{ iss: null }, {}, 'https://idp.example', 'object'],
+    [{ iat, exp: iat + 200_000 }, {}, 'at most 86400 seconds', '200000'],
   ]
   for (const [claims, header, expected, received] of rows) {
     const answer = await service.mint({ token: await service.token(claims, { ...header }) })

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import t from 'tap'
-import { type ProblemDetail, problemDetails } from '../../src/problems.js'
+import { detailTexts, type ProblemDetail } from '../../src/problems.js'
 import { type Answer, build, matchProblem, openSocket, parseAnswers, send } from '../helper.js'
 
 const path = '/onboarding/kyb-token'
@@ -251,7 +251,7 @@ t.test('a problem with several causes says which it is, to the caller and in the
       headers: { authorization, ...headers },
       ...(body !== undefined && { body }),
     })
-    t.equal(answer.json.detail, problemDetails[detail], detail)
+    t.equal(answer.json.detail, detailTexts[detail], detail)
     t.equal(service.log(answer.json.code).at(-1)?.reason, detail)
   }
   const raw: [ProblemDetail, string][] = [
@@ -269,7 +269,7 @@ t.test('a problem with several causes says which it is, to the caller and in the
     if (detail === 'body-length') socket.end()
     const [answer] = parseAnswers(await received)
     if (answer) {
-      t.equal(answer.json.detail, problemDetails[detail], detail)
+      t.equal(answer.json.detail, detailTexts[detail], detail)
       t.equal(service.log(answer.json.code).at(-1)?.reason, detail)
     }
   }
@@ -280,7 +280,7 @@ t.test('a problem with several causes says which it is, to the caller and in the
   for (const [detail, attempt] of limited) {
     let answer = await attempt()
     for (let count = 0; count < 4 && answer.status !== 429; count++) answer = await attempt()
-    t.equal(answer.json.detail, problemDetails[detail], detail)
+    t.equal(answer.json.detail, detailTexts[detail], detail)
     t.equal(service.log('rate-limited').at(-1)?.reason, detail)
   }
 })

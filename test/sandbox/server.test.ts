@@ -101,7 +101,7 @@ t.test('what cannot start says why', async (t) => {
       [],
       { SANDBOX_CORS_ORIGINS: '*' },
       // After the origins of the sandbox's own pages.
-      /^The configuration has 1 fault\(s\):\n {2}CORS_ORIGINS must be a comma-separated list of origins; got ".*,\*"$/,
+      /^The configuration has 1 fault\(s\):\n {2}CORS_ORIGINS must be a comma-separated list of origins such as .*; got ".*,\*"$/,
     ],
     [[], { SANDBOX_PORT: 'x' }, 'SANDBOX_PORT must be an integer from 0 to 65535'],
     [['idp'], {}, 'There is no part "idp"; there are idenfy-simulator, identity-provider, demo, and all'],

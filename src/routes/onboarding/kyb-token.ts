@@ -74,7 +74,7 @@ export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
         request.waitedMs = reply.elapsedTime
         done()
       },
-      // A request without a body wishes for nothing. A body of `null` stays one: Fastify validates both alike.
+      // A request without a body is an empty one. Fastify would validate a body of `null` in the same way.
       preValidation: (request, _reply, done) => {
         if (request.body === undefined) request.body = {}
         done()

@@ -30,7 +30,7 @@ export async function createKybToken(request: KybTokenRequest): Promise<Outcome>
       headers: {
         Authorization: `Bearer ${accessToken}`,
         'Idempotency-Key': idempotencyKey,
-        ...(companyId !== undefined && { 'X-Company-Id': companyId }),
+        ...(companyId !== undefined && { 'X-Company-Id': encodeURIComponent(companyId) }),
         ...(session && { 'Content-Type': 'application/json' }),
       },
       ...(session && { body: JSON.stringify(session) }),

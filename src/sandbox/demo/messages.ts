@@ -44,7 +44,7 @@ const messages: Record<Problem['code'], Message> = {
     'You have no access to this company',
     'Choose another company, or ask the person who manages its account to add you.',
   ),
-  'company-required': ourFault,
+  'company-required': contact('Which company is it for?', 'Choose one of your companies and try again.'),
   'identity-not-mappable': ourFault,
   'field-not-permitted': ourFault,
   'preflight-refused': ourFault,

@@ -193,7 +193,7 @@ export interface operations {
              *
              *     `company-not-allowed`: no company in the token, or `X-Company-Id` names one that the token does not list. `detail` says which. Show that this account has no access to the company. The identity provider lists the companies of a user.
              *
-             *     `company-required`: the token lists several companies and the request has no `X-Company-Id`. `companyIds` lists them. Let the user choose one of `companyIds` and send it as `X-Company-Id`.
+             *     `company-required`: the token lists several companies and the request has no `X-Company-Id`. `companyIds` lists them. Let the user choose one of `companyIds` and send it as `X-Company-Id`, percent-encoded.
              *
              *     `identity-not-mappable`: the templates cannot express the user's or company's id: it is too long for iDenfy, or has characters outside `A-Z a-z 0-9 . _ ~ @ | + = -`. Also a token of a service, which has no user. The front-end cannot fix this. The operator sets `KYB_EXTERNAL_REF={userHash}` or `KYB_CLIENT_ID={companyHash}` together with `KYB_IDENTITY_KEY`: a hash is short and takes any id.
              *
