@@ -16,7 +16,7 @@ import { connections } from './plugins/connections.js'
 import { draining } from './plugins/draining.js'
 import { idenfy } from './plugins/idenfy.js'
 import { kyb } from './plugins/kyb.js'
-import { metrics } from './plugins/metrics.js'
+import { type MetricsOptions, metrics } from './plugins/metrics.js'
 import { openapi } from './plugins/openapi.js'
 import { overload } from './plugins/overload.js'
 import { problemDetails, refuseOnSocket, sendProblem } from './plugins/problem-details.js'
@@ -36,8 +36,8 @@ export interface AppDependencies {
   readonly now?: () => number
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow?: () => number
-  /** How many lines of the log were given up. */
-  readonly droppedLogLines?: () => number
+  /** Where the log goes, for its metrics. */
+  readonly logOutput?: MetricsOptions['logOutput']
   readonly limits?: Partial<Limits>
 }
 
@@ -71,7 +71,7 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
     logger,
     now = Date.now,
     monotonicNow = () => performance.now(),
-    droppedLogLines = () => 0,
+    logOutput = { droppedLines: () => 0, isFailing: () => false },
   } = dependencies
   const limits = { ...defaultLimits, ...dependencies.limits }
   const app = Fastify({
@@ -87,7 +87,7 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   await app.register(problemDetails)
   await app.register(connections)
   await app.register(requestIds)
-  await app.register(metrics, { config, droppedLogLines })
+  await app.register(metrics, { config, logOutput })
   await app.register(accessLog, { monotonicNow })
   await app.register(browsers, { origins: config.CORS_ORIGINS ?? [] })
   await app.register(draining)

@@ -17,6 +17,8 @@ const maxSecretFileBytes = 4096
 const maxFileBytes = 1024 * 1024
 const maxListedFaults = 20
 const minDrainDelayMs = 100
+/** A value that a shell, a template or an orchestrator should have filled in. */
+const notReplaced = /\$\{\w|\$\(\w+\)|^\$\w+$|^\{\{.*\}\}$|^<.*>$|^%\w+%$/
 
 /** A comma-separated list. `expected` is what the fault says, in place of the pattern. */
 const list = (item: string, options: { expected: string; default?: string; description: string }) =>
@@ -441,6 +443,11 @@ export function loadConfig(processEnvironment: NodeJS.ProcessEnv = process.env):
     const value = withoutLineEnd(text)
     const schema = environmentSchema.properties[name]
     if (!Check(schema, value)) throw new Error(`${name} must be ${schema.expected}`)
+    try {
+      checkText(value)
+    } catch (error) {
+      throw new Error(`${name} ${(error as Error).message}, given by ${name}_FILE`)
+    }
     return value
   }
   return Object.defineProperties(config, {
@@ -455,7 +462,7 @@ export function loadConfig(processEnvironment: NodeJS.ProcessEnv = process.env):
     const { IDENFY_TIMEOUT_MS, IDENFY_CONNECT_TIMEOUT_MS } = values
     const { RATE_LIMIT_REQUESTS_PER_MINUTE, RATE_LIMIT_USER_PER_MINUTE } = values
     if (PORT === MANAGEMENT_PORT && PORT !== 0 && overlap(HOST, MANAGEMENT_HOST)) {
-      addFault('MANAGEMENT_PORT', 'must not be the same as PORT')
+      addFault('MANAGEMENT_PORT', `must not be the same as PORT (${PORT})`)
     }
     if (given.IDENFY_CONNECT_TIMEOUT_MS !== undefined && IDENFY_CONNECT_TIMEOUT_MS > IDENFY_TIMEOUT_MS) {
       addFault('IDENFY_CONNECT_TIMEOUT_MS', 'must not be longer than IDENFY_TIMEOUT_MS')
@@ -489,6 +496,11 @@ export function loadConfig(processEnvironment: NodeJS.ProcessEnv = process.env):
     const source = environment[name] === undefined ? 'set from file' : 'set'
     return /_URL$/.test(name) ? `${source}, ${serverOf(value as string)}` : source
   }
+}
+
+/** Libraries that follow `DEBUG` print what they send, passwords among it. To be called before they are loaded. */
+export function forgetDebug(): void {
+  delete process.env.DEBUG
 }
 
 function isEnvironmentVariable(name: string): name is EnvironmentVariable {
@@ -525,7 +537,7 @@ function checkText(text: string): void {
   if (/\p{Cc}/u.test(text)) throw new Error('must not have a line break or another control character')
   if (/^(["'`]).*\1$/.test(text)) throw new Error('must not have quotes around it')
   if (/^your-api-(key|secret)$/.test(text)) throw new Error('is still that of .env.example')
-  if (/^\$(\{\w+\}|\(\w+\))$/.test(text)) throw new Error('is the name of a variable that was not replaced')
+  if (notReplaced.test(text)) throw new Error('has the name of a variable that was not replaced')
 }
 
 function checkIssuer(issuer: string, audience: string | undefined, jwksUrl: string | undefined): void {
@@ -539,6 +551,7 @@ function checkIssuer(issuer: string, audience: string | undefined, jwksUrl: stri
   if (username || password) throw new Error('must not contain credentials')
   if (/\/\.well-known\//.test(pathname))
     throw new Error('must be the issuer alone, without /.well-known/ and what follows')
+  if (/[{}<>]|%7[bd]|%3[ce]/i.test(pathname)) throw new Error('has a placeholder that was not replaced')
   if (pathname.endsWith('//')) throw new Error('must not end with two slashes')
   if (search) throw new Error('must not have a query')
 }
@@ -570,9 +583,14 @@ function isLoopback(hostname: string): boolean {
 function checkServer(text: string): void {
   if (!URL.canParse(text))
     throw new Error('is not a URL; special characters in a password must be percent-encoded')
-  const { pathname, search, hash } = new URL(text)
+  const { username, password, pathname, search, hash } = new URL(text)
   if ((pathname + search + hash).includes('@')) {
     throw new Error('has an @ after the host; special characters in a password must be percent-encoded')
+  }
+  try {
+    decodeURIComponent(username + password)
+  } catch {
+    throw new Error('has a user name or password that is not percent-encoded')
   }
 }
 
@@ -587,15 +605,10 @@ function checkPasswordIsEncrypted(text: string): void {
 
 function checkRedisUrl(text: string | undefined): void {
   if (text === undefined || !URL.canParse(text)) return
-  const { username, password, hostname, pathname, search, hash } = new URL(text)
+  const { hostname, pathname, search, hash } = new URL(text)
   if (hostname === '') throw new Error('has no host')
   if (!/^\/?\d{0,9}$/.test(pathname + search + hash)) {
     throw new Error('must have nothing after the host and the port but the number of a database')
-  }
-  try {
-    decodeURIComponent(username + password)
-  } catch {
-    throw new Error('has a user name or password that is not percent-encoded')
   }
 }
 
@@ -626,6 +639,7 @@ function checkOrigin(text: string, allowInsecure: boolean): void {
 function checkNetwork(text: string): void {
   const [address = '', prefix] = text.split('/')
   const version = isIP(address)
+  if (prefix === '0') throw new Error('must not be every address: clients could name any address as theirs')
   const isNetwork = version !== 0 && (prefix === undefined || Number(prefix) <= (version === 4 ? 32 : 128))
   if (!isNetwork) throw new Error(`must be ${networks}`)
 }

@@ -12,6 +12,8 @@ const lastReadMs = 1000
 export interface LogOutput extends DestinationStream {
   /** How many lines were given up, because nobody took those before them. */
   droppedLines(): number
+  /** Whether the last write failed, for example because the disk is full. */
+  isFailing(): boolean
 }
 
 /**
@@ -26,6 +28,7 @@ export function createLogOutput(): LogOutput {
   let dropped = 0
   let willRetry = false
   let giveUpAtMs = 0
+  let isFailing = false
   const stdout = new sonicBoom.SonicBoom({
     fd: 1,
     sync: makePipeNonBlocking(),
@@ -38,9 +41,14 @@ export function createLogOutput(): LogOutput {
   })
   // Without a listener an error would end the process. After any other one the next lines bring the next attempt.
   stdout.on('error', ({ code }: NodeJS.ErrnoException) => {
+    if (code !== 'EAGAIN') isFailing = true
     if (code !== 'EAGAIN' || willRetry) return
     willRetry = true
     setTimeout(retry, gatherMs).unref()
+  })
+
+  stdout.on('write', () => {
+    isFailing = false
   })
 
   function flush(): void {
@@ -71,6 +79,7 @@ export function createLogOutput(): LogOutput {
       flush()
       return dropped
     },
+    isFailing: () => isFailing,
   }
 }
 

@@ -17,7 +17,11 @@ function cannotStart(error: Error & { faults?: readonly string[] }): never {
   const { faults = [`unexpected ${name}`, ...stack.replace(message, '').split('\n').slice(1)] } = error
   const line = { level: 'fatal', time: new Date().toISOString(), msg: 'cannot start', faults }
   logOutput.write(`${JSON.stringify(line)}\n`)
-  writeSync(2, `onboarding-bff cannot start. ${error.faults ? message : faults.join('\n')}\n`)
+  try {
+    writeSync(2, `onboarding-bff cannot start. ${error.faults ? message : faults.join('\n')}\n`)
+  } catch {
+    // No one reads stderr.
+  }
   process.exit(1)
 }
 process.once('uncaughtException', cannotStart)
@@ -28,7 +32,8 @@ try {
   const { listenOn, logPrints, parseArguments } = await import('./start-up.js')
   logPrints(logger)
   const { checkOnly } = parseArguments(process.argv.slice(2))
-  const { loadConfig } = await import('./config.js')
+  const { forgetDebug, loadConfig } = await import('./config.js')
+  forgetDebug()
   const config = loadConfig()
   if (checkOnly) {
     writeSync(1, `${JSON.stringify(config.settings, undefined, 2)}\n`)
@@ -38,8 +43,13 @@ try {
   logger.level = config.LOG_LEVEL
   const { default: closeWithGrace } = await import('close-with-grace')
   const { buildApp, buildManagementApp } = await import('./app.js')
-  const app = await buildApp(config, { logger, droppedLogLines: logOutput.droppedLines })
+  const app = await buildApp(config, { logger, logOutput })
   const management = await buildManagementApp(app, { logger })
+  process.once('exit', () => {
+    // Node would wait for the thread that reads. Nothing else ends a process then.
+    /* c8 ignore next -- a process that is killed reports no coverage */
+    if (app.isReadingHung()) process.kill(process.pid, 'SIGKILL')
+  })
 
   const skip = ['SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV', 'SIGUSR2'] as const
   closeWithGrace({ delay: config.SHUTDOWN_TIMEOUT_MS, logger, skip: [...skip] }, async ({ err, signal }) => {

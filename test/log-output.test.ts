@@ -27,6 +27,10 @@ async function start(t: Test, args = [entry], overrides: Record<string, string> 
       const { text } = await send(`${managementUrl}/metrics`)
       return Number(/^log_lines_dropped_total (\d+)$/m.exec(text)?.[1])
     },
+    async failing(): Promise<number> {
+      const { text } = await send(`${managementUrl}/metrics`)
+      return Number(/^log_output_failing (\d)$/m.exec(text)?.[1])
+    },
   }
 }
 
@@ -61,7 +65,10 @@ t.test('a full disk holds up nobody', async (t) => {
   const fill =
     'import{closeSync as c,openSync as o}from"node:fs";process.on("SIGWINCH",()=>{c(1);o("/dev/full","w")})'
   const server = await start(t, ['--import', `data:text/javascript,${fill}`, entry])
+  t.equal(await server.failing(), 0)
   server.child.kill('SIGWINCH')
+  await server.mintSome()
+  await until(async () => (await server.failing()) === 1)
   await mintUntilDropped(server)
   server.child.kill('SIGTERM')
   t.equal(await server.exited, 0)

@@ -1,3 +1,6 @@
+import { execFileSync } from 'node:child_process'
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { addressesOf, matchProblem, openSocket, send, spawnNode, startPeers, until } from './helper.js'
 
@@ -197,4 +200,28 @@ t.test('a wrong configuration lists all its faults by name and ends the process'
     t.match(output.stderr, new RegExp(`^  ${name} `, 'm'))
   }
   t.notMatch(output.stdout + output.stderr, 'canary')
+})
+
+t.test('a file system that hangs does not keep the process from ending', async (t) => {
+  const policy = join(t.testdir({ 'policy.json': '{}' }), 'policy.json')
+  const server = await start(t, [entry], { KYB_POLICY_FILE: policy })
+  rmSync(policy)
+  // Opening it waits for a writer, in a thread that Node waits for.
+  execFileSync('mkfifo', [policy])
+  await server.waitFor(/the file system hangs/)
+  server.child.kill('SIGTERM')
+  t.equal(await server.exited, null)
+  t.equal(server.child.signalCode, 'SIGKILL')
+  t.match(server.output.stdout, /"msg":"shutting down"/)
+})
+
+t.test('libraries do not print what they send', async (t) => {
+  const redis = {
+    REDIS_URL: 'redis://127.0.0.1:1',
+    STATE_ENCRYPTION_KEY: Buffer.alloc(32).toString('base64'),
+  }
+  const server = await start(t, [entry], { DEBUG: '*', ...redis })
+  server.child.kill('SIGTERM')
+  t.equal(await server.exited, 0)
+  t.notMatch(server.output.stdout + server.output.stderr, 'ioredis')
 })

@@ -60,6 +60,13 @@ t.test('an unexpected error at start is told without what it quotes', async (t) 
   }
 })
 
+t.test('a stderr that cannot be written loses neither the line on stdout nor the exit code', async (t) => {
+  const fill = 'import{closeSync as c,openSync as o}from"node:fs";c(2);o("/dev/full","w")'
+  const { exited, output } = spawnNode(t, ['--import', `data:text/javascript,${fill}`, entry], { PORT: 'x' })
+  t.equal(await exited, 1)
+  t.match(jsonLines(output.stdout).at(-1), { level: 'fatal', msg: 'cannot start' })
+})
+
 t.test('--check-config tells the settings, without a connection and without secrets', async (t) => {
   const peers = await startPeers(t)
   const redis = {

@@ -116,7 +116,17 @@ t.test('names that others set', async (t) => {
     [{ IDENFY_SIMULATOR_PORT_4010_TCP_ADDR: '10.0.0.1', AUTH_SERVICE_HOST: '10.0.0.1' }, {}],
     // A service that is called `management`.
     [{ MANAGEMENT_PORT: 'tcp://10.0.0.1:80' }, { MANAGEMENT_PORT: 9000 }],
-    [{ REDIS_TLS_URL: `rediss://:${canary}@a` }, { REDIS_URL: null }],
+    [
+      {
+        REDIS_URL: 'redis://a',
+        STATE_ENCRYPTION_KEY: stateKey,
+        REDIS_TLS_URL: `rediss://:${canary}@a`,
+        REDIS_PASSWORD: canary,
+        REDIS_HOST: 'a',
+        REDIS_PORT: '6379',
+      },
+      { REDIS_URL: 'set, redis://a' },
+    ],
     [{ STATE_DIRECTORY: '/var/lib/a', LOG_FORMAT: 'json', HOSTNAME: 'a', PATH: '/bin' }, {}],
     [{ PS1: '', LS_COLORS: '', npm_config_cache: '/a', http_proxy: 'http://a', NODE_VERSION: '24' }, {}],
   ])
@@ -170,9 +180,21 @@ t.test('URLs', async (t) => {
     [{ AUTH_ISSUER: '"https://login.example.com"' }, 'AUTH_ISSUER must not have quotes around it'],
     [
       { AUTH_ISSUER: `$${'{ISSUER}'}` },
-      'AUTH_ISSUER is the name of a variable that was not replaced; got "{ISSUER}"',
+      'AUTH_ISSUER has the name of a variable that was not replaced; got "{ISSUER}"',
     ],
-    [{ AUTH_AUDIENCE: '$(AUDIENCE)' }, 'AUTH_AUDIENCE is the name of a variable that was not replaced'],
+    [{ AUTH_AUDIENCE: '$(AUDIENCE)' }, 'AUTH_AUDIENCE has the name of a variable that was not replaced'],
+    [{ AUTH_AUDIENCE: '$AUDIENCE' }, 'AUTH_AUDIENCE has the name of a variable that was not replaced'],
+    [
+      { AUTH_AUDIENCE: `\${AUDIENCE:-x}-y` },
+      'AUTH_AUDIENCE has the name of a variable that was not replaced',
+    ],
+    [{ IDENFY_API_KEY: '{{ secret }}' }, 'IDENFY_API_KEY has the name of a variable that was not replaced'],
+    [{ IDENFY_API_KEY: '<api-key>' }, 'IDENFY_API_KEY has the name of a variable that was not replaced'],
+    [{ IDENFY_API_KEY: '%KEY%' }, 'IDENFY_API_KEY has the name of a variable that was not replaced'],
+    [
+      { IDENFY_PROXY_URL: `http://user:${canary}%@proxy.example` },
+      'IDENFY_PROXY_URL has a user name or password that is not percent-encoded',
+    ],
     [{ AUTH_AUDIENCE: 'a\nb' }, 'AUTH_AUDIENCE must not have a line break or another control character'],
     [
       { AUTH_JWKS_URL: 'https://login.example.com/.well-known/openid-configuration' },
@@ -349,6 +371,10 @@ t.test('numbers, units, choices and addresses', async (t) => {
     [{ AUTH_REQUIRED_SCOPE: 'kyb read' }, 'AUTH_REQUIRED_SCOPE must be one scope'],
     [{ TRUST_PROXY: 'true' }, `${networks}; got "true"`],
     [{ TRUST_PROXY: '10.0.0.0/33' }, `${networks}; got "10.0.0.0/33"`],
+    [
+      { TRUST_PROXY: '0.0.0.0/0' },
+      'TRUST_PROXY must not be every address: clients could name any address as theirs; got "0.0.0.0/0"',
+    ],
     [{ TRUST_PROXY: '10.0.0/8' }, `${networks}; got "10.0.0/8"`],
     [{ TRUST_PROXY: 'fd00::/129' }, `${networks}; got "fd00::/129"`],
     [{ TRUST_PROXY: 'proxy.example.com' }, `${networks}; got "proxy.example.com"`],
@@ -402,11 +428,11 @@ t.test('settings that contradict each other', async (t) => {
       { KYB_CLIENT_ID: '{userId}' },
       'KYB_CLIENT_ID or KYB_EXTERNAL_REF must name the company: {companyId} or {companyHash}; got "{userId}"',
     ],
-    [{ MANAGEMENT_PORT: '3000' }, 'MANAGEMENT_PORT must not be the same as PORT; got "3000"'],
-    [{ PORT: '9000', HOST: '::' }, 'MANAGEMENT_PORT must not be the same as PORT'],
+    [{ MANAGEMENT_PORT: '3000' }, 'MANAGEMENT_PORT must not be the same as PORT (3000); got "3000"'],
+    [{ PORT: '9000', HOST: '::' }, 'MANAGEMENT_PORT must not be the same as PORT (9000)'],
     [
       { PORT: '9000', HOST: '10.0.0.1', MANAGEMENT_HOST: '0.0.0.0' },
-      'MANAGEMENT_PORT must not be the same as PORT',
+      'MANAGEMENT_PORT must not be the same as PORT (9000)',
     ],
   ])
   expectSettings(t, [
@@ -435,6 +461,7 @@ t.test('secrets and their files', async (t) => {
     wide: Buffer.from(secret, 'utf16le'),
     empty: '',
     newlines: '\n',
+    inQuotes: `"${secret}"`,
     space: `${secret} `,
     quoted: `"${secret}`,
     two: `${secret}\n${secret}`,
@@ -455,6 +482,7 @@ t.test('secrets and their files', async (t) => {
     [at('utf16'), of('is not a UTF-8 text')],
     [at('wide'), of('must not have a line break or another control character')],
     [at('newlines'), of('is an empty file')],
+    [at('inQuotes'), of('must not have quotes around it')],
     [at('space'), of('must not have white space at its start or end')],
     [at('two'), of('must not have a line break or another control character')],
     [{ IDENFY_API_SECRET: 'your-api-secret' }, 'IDENFY_API_SECRET is still that of .env.example'],

@@ -42,7 +42,7 @@ export interface Metrics {
 
 export interface MetricsOptions {
   readonly config: Config
-  readonly droppedLogLines: () => number
+  readonly logOutput: { droppedLines(): number; isFailing(): boolean }
 }
 
 /** Up to the default deadline of a call to iDenfy. */
@@ -78,7 +78,7 @@ const reloaded = ['credentials', 'identity-key', 'policy', 'state-key']
 
 /** What this application counts, for the management listener. */
 export const metrics = fp<MetricsOptions>(
-  async (app, { config, droppedLogLines }) => {
+  async (app, { config, logOutput }) => {
     const registry = new Registry()
     const registers = [registry]
     collectDefaultMetrics({ register: registry })
@@ -185,9 +185,12 @@ export const metrics = fp<MetricsOptions>(
       registers,
       collect() {
         this.reset()
-        this.inc(droppedLogLines())
+        this.inc(logOutput.droppedLines())
       },
     })
+    app.metrics.observe('log_output_failing', 'Whether the last write of the log failed', () =>
+      Number(logOutput.isFailing()),
+    )
     new Gauge({
       name: 'build_info',
       help: 'What runs here',

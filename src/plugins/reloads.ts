@@ -9,6 +9,8 @@ declare module 'fastify' {
       read: () => Promise<Source>,
       make: (source: Source) => Value,
     ): Promise<Reloading<Value>>
+    /** Whether a file system does not respond, so that the process cannot exit by itself. */
+    isReadingHung(): boolean
   }
 }
 
@@ -24,7 +26,9 @@ export const reloads = fp(
     /** What is being read. One file at a time: one that hangs must not take all the threads that Node reads with. */
     let reading: string | undefined
     let hangsForMs = 0
-    const isHanging = (what: string) => what === reading && hangsForMs >= maxReadMs
+    /** Nothing is read then: all files may have changed without notice. */
+    const isHanging = () => reading !== undefined && hangsForMs >= maxReadMs
+    app.decorate('isReadingHung', () => reading !== undefined && hangsForMs > 0)
     app.metrics.observeEach(
       'reload_failing',
       'Whether a file cannot be used as it is now, so that an older value is in use',
@@ -45,7 +49,7 @@ export const reloads = fp(
         },
       })
       all.set(what, reloading)
-      failing[what] = () => Number(reloading.isFailing() || isHanging(what))
+      failing[what] = () => Number(reloading.isFailing() || isHanging())
       return reloading
     })
 

@@ -5,15 +5,14 @@ const commonWords = new Set(['ALLOW', 'KEEP', 'LOG', 'RATE', 'STATE', 'TRUST'])
 /** What Kubernetes and Docker say about a service, for example about one that is called `redis`. */
 const serviceLink =
   /_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?|ENV_\w+)$/
-/** Heroku sets it beside `REDIS_URL`. */
-const injectedNames = new Set(['REDIS_TLS_URL'])
+/** Platforms set these beside `REDIS_URL`, which says the same. */
+const besideRedisUrl = /^REDIS_(HOST|PORT|PASSWORD|USER|USERNAME|TOKEN|DB|DATABASE|(CLI|PUBLIC|TLS)_URL)$/
 const maxTypingErrors = 3
 
 /** Whether the variable was set by an orchestrator to describe another service. */
 export function isInjected(name: string, value: string): boolean {
   return (
     serviceLink.test(name) ||
-    injectedNames.has(name) ||
     (name.endsWith('_PORT') && /^(tcp|udp|sctp):\/\//.test(value)) ||
     (name.endsWith('_NAME') && value.startsWith('/'))
   )
@@ -34,9 +33,11 @@ export function unknownVariables(
 ): ReadonlyMap<string, string> {
   const accepted = [...known, ...[...secret].map((name) => `${name}_FILE`)]
   const prefixes = known.filter((name) => name.includes('_')).map(prefixOf)
+  const hasRedisUrl = Boolean(environment.REDIS_URL ?? environment.REDIS_URL_FILE)
   const faults = new Map<string, string>()
   for (const [name, value = ''] of Object.entries(environment)) {
     if (accepted.includes(name) || isInjected(name, value)) continue
+    if (hasRedisUrl && besideRedisUrl.test(name)) continue
     const base = name.replace(/_FILE$/, '')
     if (base !== name && known.includes(base)) {
       faults.set(name, `is not known: only secrets are read from files; set ${base} itself`)

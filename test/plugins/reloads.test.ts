@@ -201,11 +201,12 @@ t.test('a file system that hangs stops nothing, and is reported', async (t) => {
   // Opening it waits for a writer, like a read from a server that is gone.
   execFileSync('mkfifo', [policy])
   await until(async () => /^reload_failing\{what="policy"\} 1$/m.test(await service.metrics()))
+  t.equal(service.app.isReadingHung(), true)
   t.match(
     service.log().filter(({ msg }) => String(msg).includes('hangs')),
     [{ level: 'error', what: 'policy' }],
   )
-  t.match(await service.metrics(), /^reload_failing\{what="credentials"\} 0$/m)
+  t.match(await service.metrics(), /^reload_failing\{what="credentials"\} 1$/m, 'it may have changed too')
   t.equal((await service.mint()).status, 201)
   t.equal(idenfy.arrivals.at(-1)?.body.lifetime, 600)
 
