@@ -481,7 +481,9 @@ scenario('two or three requests take longer than two seconds', async (t) => {
 scenario('a full disk, and file descriptors that run out', async (t) => {
   const { environment, token } = await startPeers(t)
   const [port, managementPort] = [await freePort(t), await freePort(t)]
-  const server = spawn('/bin/sh', ['-c', 'ulimit -n 400; exec node dist/server.js >/dev/full'], {
+  const fill = `import{closeSync as c,openSync as o}from"node:fs";process.on("SIGWINCH",()=>{c(1);o("/dev/full","w")})`
+  const command = `ulimit -n 400; exec node --import 'data:text/javascript,${fill}' dist/server.js >/dev/null`
+  const server = spawn('/bin/sh', ['-c', command], {
     env: { ...process.env, ...environment, PORT: String(port), MANAGEMENT_PORT: String(managementPort) },
     stdio: 'inherit',
   })
@@ -509,10 +511,10 @@ scenario('a full disk, and file descriptors that run out', async (t) => {
   }
   await Promise.all(Array.from({ length: 10 }, mint))
   await nearMiss('LogLinesLost', 'FileDescriptorsRunOut')
-  await until(async () => {
-    await Promise.all(Array.from({ length: 20 }, mint))
-    return !/^log_lines_dropped_total 0$/m.test(await metrics())
-  })
+  server.kill('SIGWINCH')
+  await mint(undefined, 0)
+  // Long before the first line is lost.
+  await until(async () => /^log_output_failing 1$/m.test(await metrics()))
   await firing('LogLinesLost')
   const sockets = Array.from({ length: 290 }, () => openSocket(url).socket)
   await until(async () => Number(/^process_open_fds (\d+)$/m.exec(await metrics())?.[1]) > 330)
