@@ -177,6 +177,10 @@ t.test('URLs', async (t) => {
       { AUTH_ISSUER: 'https://login.example.com\n' },
       'AUTH_ISSUER must not have white space at its start or end',
     ],
+    [
+      { AUTH_ISSUER: 'https://login.example.com/{tenant}/v2.0' },
+      'AUTH_ISSUER has a placeholder that was not replaced; got "https://login.example.com/{tenant}/v2.0"',
+    ],
     [{ AUTH_ISSUER: '"https://login.example.com"' }, 'AUTH_ISSUER must not have quotes around it'],
     [
       { AUTH_ISSUER: `$${'{ISSUER}'}` },

@@ -188,17 +188,18 @@ t.test('UP-41, LIFE-26 credentials that were replaced on disk are tried once', a
   t.equal((await mint()).status, 201)
   t.equal(idenfy.arrivals.length, 5, 'and they stay')
 
-  for (const garbage of ['', 'two words', secrets.add('x'.repeat(513))]) {
+  for (const garbage of ['', 'two words', secrets.add('x'.repeat(513)), '"quoted-secret"']) {
     accepted = apiSecret
     writeFileSync(`${files}/secret`, garbage)
     matchProblem(t, await mint(), 'provider-rejected', { outcome: 'not-created' })
   }
-  t.equal(idenfy.arrivals.length, 8, 'what cannot be a secret is not tried')
+  t.equal(idenfy.arrivals.length, 9, 'what cannot be a secret is not tried')
   t.match(
     log().filter(({ what, fault }) => what === 'credentials' && fault !== undefined),
     [
       { level: 'error', fault: 'IDENFY_API_SECRET is an empty file, given by IDENFY_API_SECRET_FILE' },
       { level: 'error', fault: /^IDENFY_API_SECRET must be / },
+      { level: 'error', fault: /^IDENFY_API_SECRET must not have quotes around it, given by / },
     ],
     'each fault is said once',
   )
