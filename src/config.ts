@@ -437,17 +437,13 @@ export function loadConfig(processEnvironment: NodeJS.ProcessEnv = process.env):
   const readSecret = async (name: EnvironmentVariable): Promise<string> => {
     const path = environment[`${name}_FILE`]
     if (path === undefined) return given[name] as string
-    const text = await readTextLater(path, maxSecretFileBytes).catch(({ message }) => {
-      throw new Error(`${name} ${message}, given by ${name}_FILE`)
-    })
-    const value = withoutLineEnd(text)
+    const value = await readTextLater(path, maxSecretFileBytes)
+      .then(toSecret)
+      .catch(({ message }) => {
+        throw new Error(`${name} ${message}, given by ${name}_FILE`)
+      })
     const schema = environmentSchema.properties[name]
     if (!Check(schema, value)) throw new Error(`${name} must be ${schema.expected}`)
-    try {
-      checkText(value)
-    } catch (error) {
-      throw new Error(`${name} ${(error as Error).message}, given by ${name}_FILE`)
-    }
     return value
   }
   return Object.defineProperties(config, {
@@ -520,10 +516,7 @@ function readVariable(name: EnvironmentVariable, environment: NodeJS.ProcessEnv)
   if (path === undefined) return value
   if (value !== undefined) throw new Error(`is given twice, also as ${name}_FILE`)
   try {
-    const text = withoutLineEnd(readText(path, maxSecretFileBytes))
-    if (text === '') throw new Error('is an empty file')
-    checkText(text)
-    return text
+    return toSecret(readText(path, maxSecretFileBytes))
   } catch (error) {
     throw new Error(`${(error as Error).message}, given by ${name}_FILE`)
   }
@@ -644,8 +637,12 @@ function checkNetwork(text: string): void {
   if (!isNetwork) throw new Error(`must be ${networks}`)
 }
 
-function withoutLineEnd(text: string): string {
-  return text.replace(/[\r\n]+$/, '')
+/** The secret in a file, whose last line may have an end. */
+function toSecret(text: string): string {
+  const secret = text.replace(/[\r\n]+$/, '')
+  if (secret === '') throw new Error('is an empty file')
+  checkText(secret)
+  return secret
 }
 
 function readText(path: string, maxBytes: number): string {

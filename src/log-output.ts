@@ -84,8 +84,8 @@ export function createLogOutput(): LogOutput {
 }
 
 /**
- * A thread that is blocked in a write to a pipe cannot be stopped, and Node waits for its threads when it exits. Whoever
- * does not read would keep the process from ending. Files are left to the threads: they take what they are given.
+ * A thread that is blocked in a write to a pipe cannot be stopped, and Node waits for its threads when it exits. A reader
+ * that does not read would keep the process from ending. Files are left to the threads: they accept what is written.
  */
 function makePipeNonBlocking(): boolean {
   const stat = fstatSync(1)

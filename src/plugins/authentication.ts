@@ -95,6 +95,10 @@ export const authentication = fp<AuthenticationOptions>(
       'Since the last successful fetch of the signing keys, or since the start without one',
       signingKeys.ageSeconds,
     )
+    // The age of the keys does not tell: keys are used for a day, and an instance may never have had any.
+    app.metrics.observe('signing_keys_usable', 'Whether access tokens can be checked', async () =>
+      Number(await signingKeys.isReady()),
+    )
 
     app.decorateRequest('caller', null)
     app.decorate('hasSigningKeys', signingKeys.isReady)

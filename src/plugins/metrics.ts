@@ -170,10 +170,6 @@ export const metrics = fp<MetricsOptions>(
         })
       },
     })
-    // The age of the keys does not tell: keys are used for a day, and an instance may never have had any.
-    app.metrics.observe('signing_keys_usable', 'Whether access tokens can be checked', async () =>
-      Number(await app.hasSigningKeys()),
-    )
     const droppedConnections = counter(
       'http_connections_dropped_total',
       'Connections that were closed at once, because there were too many',

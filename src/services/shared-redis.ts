@@ -5,7 +5,7 @@ import { describeRedisFailure, isReply, type RedisFailure } from './redis-failur
 const firstRetryMs = 100
 const maxRetryMs = 3_000
 const maxReconnectMs = 1_000
-/** While Redis is up. If it has answered for so long it is stable. */
+/** How often Redis is checked while it is up. Without a failure in that time it is stable. */
 const checkEveryMs = 2_000
 /** After more of them in a row, Redis is reported as up only once it is stable. */
 const maxQuickFailures = 1
