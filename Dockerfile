@@ -4,8 +4,9 @@ COPY package.json package-lock.json ./
 RUN npm ci --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
 COPY src ./src
+COPY sandbox ./sandbox
 RUN npm run build && npm prune --omit=dev --ignore-scripts \
-  && find dist node_modules -type f -regex '.*\.\(map\|md\|[cm]?ts\)' ! -iname 'licen[cs]e*' -delete
+  && find dist-sandbox node_modules -type f -regex '.*\.\(map\|md\|[cm]?ts\)' ! -iname 'licen[cs]e*' -delete
 
 FROM node:24-slim AS runtime
 # Nothing but node itself is needed from here on: no package manager, no setuid programs.
@@ -19,10 +20,10 @@ COPY --from=build /app/node_modules ./node_modules
 USER 1000:1000
 
 FROM runtime AS sandbox
-COPY --from=build /app/dist ./dist
+COPY --from=build /app/dist-sandbox ./dist-sandbox
 ENV SANDBOX_HOST=0.0.0.0
 EXPOSE 3000 4010 4011 4012
-CMD ["node", "dist/sandbox/server.js"]
+CMD ["node", "dist-sandbox/server.js"]
 
 FROM runtime AS production
 # One file loads in half the time of hundreds. The packages stay: for the pages of DOCS, for their licenses, and for who scans the image.
@@ -30,6 +31,6 @@ COPY --from=build /app/bundle ./dist
 ENV HOST=:: MANAGEMENT_HOST=::
 # The management port, 9000, is for the orchestrator; do not publish it.
 EXPOSE 3000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["node", "dist/healthcheck.js"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["node", "dist/commands/healthcheck.js"]
 # V8 would fit its young generation to a small container, so tightly that a request in 256 MB took two to three times the CPU.
 CMD ["node", "--max-semi-space-size=16", "dist/server.js"]

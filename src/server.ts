@@ -7,7 +7,7 @@ for (const signal of shutdownSignals) process.once(signal, stop)
 // The first would open Node's inspector, the second end the process.
 for (const signal of ['SIGUSR1', 'SIGUSR2']) process.on(signal, () => {})
 
-const { createLogOutput } = await import('./log-output.js')
+const { createLogOutput } = await import('./observability/log-output.js')
 const logOutput = createLogOutput()
 
 /** Whatever the log level is: one line for machines on stdout, and text on stderr. */
@@ -27,12 +27,12 @@ function cannotStart(error: Error & { faults?: readonly string[] }): never {
 process.once('uncaughtException', cannotStart)
 
 try {
-  const { createLogger } = await import('./logger.js')
+  const { createLogger } = await import('./observability/logger.js')
   const logger = createLogger('info', logOutput)
   const { listenOn, logPrints, parseArguments } = await import('./start-up.js')
   logPrints(logger)
   const { checkOnly } = parseArguments(process.argv.slice(2))
-  const { forgetDebug, loadConfig } = await import('./config.js')
+  const { forgetDebug, loadConfig } = await import('./config/load-config.js')
   forgetDebug()
   const config = loadConfig()
   if (checkOnly) {

@@ -2,7 +2,7 @@ import { parseArgs } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { listen } from './app.js'
-import { type Config, ConfigError } from './config.js'
+import { type Config, ConfigError } from './config/load-config.js'
 
 const maxPrintedCharacters = 1000
 

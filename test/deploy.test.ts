@@ -8,7 +8,7 @@ import type { PodDisruptionBudget } from 'kubernetes-types/policy/v1.js'
 import t from 'tap'
 import ts from 'typescript'
 import { parse, parseAllDocuments } from 'yaml'
-import { environmentSchema, loadConfig } from '../src/config.js'
+import { environmentSchema, loadConfig } from '../src/config/load-config.js'
 
 interface Resource {
   readonly apiVersion: string

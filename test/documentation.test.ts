@@ -2,9 +2,9 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
-import { environmentSchema } from '../src/config.js'
-import { problems } from '../src/problems.js'
-import { redisFailureCauses } from '../src/services/redis-failure.js'
+import { environmentSchema } from '../src/config/load-config.js'
+import { problems } from '../src/problems/catalog.js'
+import { redisFailureCauses } from '../src/services/single-flight/redis-failure.js'
 import { build } from './helper.js'
 
 const readme = readFileSync('README.md', 'utf8')

@@ -64,7 +64,7 @@ t.test('the code of the guides passes the compiler', async (t) => {
   const directory = t.testdir({
     ...files,
     'expo.d.ts': expo,
-    'service-api.ts': readFileSync('src/sandbox/demo/service-api.ts', 'utf8'),
+    'service-api.ts': readFileSync('sandbox/demo/service-api.ts', 'utf8'),
     'wrong.ts': "import { createKybToken } from './kyb'\ncreateKybToken(1)",
   })
   t.strictSame(complaintsOf(directory, [...Object.keys(files), 'expo.d.ts']), [])

@@ -5,19 +5,19 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { setImmediate } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { request } from 'undici'
+import { buildIdenfySimulator } from '../sandbox/idenfy-simulator.js'
+import { buildIdentityProvider } from '../sandbox/identity-provider.js'
+import { createTokenSigner, type TokenSigner } from '../sandbox/token-signer.js'
 import { buildApp, buildManagementApp, type Limits } from '../src/app.js'
-import { loadConfig } from '../src/config.js'
-import { createLogger } from '../src/logger.js'
+import { loadConfig } from '../src/config/load-config.js'
+import { createLogger } from '../src/observability/logger.js'
 import {
   detailTexts,
   type FieldFault,
   type ProblemCode,
   type ProblemDetail,
   problems,
-} from '../src/problems.js'
-import { buildIdenfySimulator } from '../src/sandbox/idenfy-simulator.js'
-import { buildIdentityProvider } from '../src/sandbox/identity-provider.js'
-import { createTokenSigner, type TokenSigner } from '../src/sandbox/token-signer.js'
+} from '../src/problems/catalog.js'
 
 export const issuer = 'https://idp.example'
 export const audience = 'onboarding'

@@ -1,66 +1,124 @@
 import { readdirSync, readFileSync } from 'node:fs'
-import { dirname, join, relative } from 'node:path'
+import { dirname, join, normalize } from 'node:path'
 import t from 'tap'
 import ts from 'typescript'
 
-const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((path) => path.endsWith('.ts'))
-const sources = new Map(files.map((path) => [path, readFileSync(join('src', path), 'utf8')]))
+const typescriptIn = (folder: string) =>
+  readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((path) => path.endsWith('.ts'))
+    .map((path) => join(folder, path))
+const files = [...typescriptIn('src'), ...typescriptIn('sandbox')]
+const sources = new Map(files.map((path) => [path, readFileSync(path, 'utf8')]))
 
-/** What a file imports: paths below src for our own modules, names for packages. */
-function importsOf(path: string): string[] {
-  return ts
-    .preProcessFile(sources.get(path) ?? '')
-    .importedFiles.map(({ fileName }) =>
-      fileName.startsWith('.')
-        ? relative('.', join(dirname(path), fileName)).replace(/\.js$/, '.ts')
-        : fileName,
-    )
+interface Import {
+  /** A path for a file of this repository, a name for a package. */
+  readonly name: string
+  readonly isTypeOnly: boolean
 }
 
-function layerOf(path: string): string {
-  return /^(sandbox|services|plugins|routes)\//.exec(path)?.[1] ?? path
+function importsOf(path: string): Import[] {
+  const text = sources.get(path) ?? ''
+  const typeOnly = new Set(
+    [...text.matchAll(/^import type [^;]*? from '([^']+)'/gm)].map(([, fileName]) => fileName),
+  )
+  return ts.preProcessFile(text).importedFiles.map(({ fileName }) => ({
+    name: fileName.startsWith('.')
+      ? normalize(join(dirname(path), fileName)).replace(/\.js$/, '.ts')
+      : fileName,
+    isTypeOnly: typeOnly.has(fileName),
+  }))
 }
 
-/** Which of our own modules each layer may import; what is not named may import nothing of ours. */
-const allowed: Record<string, RegExp> = {
-  'server.ts': /^(app|config|log-output|logger|start-up)\.ts$/,
-  'start-up.ts': /^(app|config)\.ts$/,
-  'healthcheck.ts': /^config\.ts$/,
-  'explain.ts': /^((app|config|logger|problems)\.ts|plugins\/problem-details\.ts|services\/.*)$/,
-  'app.ts': /^((plugins|routes)\/.*|config\.ts)$/,
-  'config.ts': /^services\//,
-  'logger.ts': /^problems\.ts$/,
-  // Routes reach services through decorators; the schemas are what they share, the caller's type is erased.
-  routes: /^(problems\.ts|services\/idenfy\/schemas\.ts|services\/caller\.ts)$/,
-  plugins: /^(plugins\/|services\/|config\.ts|problems\.ts)/,
-  services: /^(services\/|problems\.ts)/,
-  sandbox: /./,
-}
+const ownImportsOf = (path: string) => importsOf(path).filter(({ name }) => sources.has(name))
 
-t.test('imports go one way', async (t) => {
-  t.ok(files.length > 20)
+/**
+ * Which files of this repository a file may import, by the first rule that matches its path. Every file may also import
+ * from its own folder, except for `src` itself.
+ */
+const rules: readonly (readonly [of: RegExp, mayImport: RegExp])[] = [
+  [/^sandbox\/demo\//, /^$/],
+  [/^sandbox\//, /^src\//],
+  [/^src\/server\.ts$/, /^src\/(app|listen)\.ts$|^src\/(config|observability)\//],
+  [
+    /^src\/app\.ts$/,
+    /^src\/(plugins|routes)\/|^src\/(clock|server-options)\.ts$|^src\/(config|observability)\//,
+  ],
+  [/^src\/listen\.ts$/, /^src\/config\//],
+  [/^src\/(clock|server-options|version)\.ts$/, /^$/],
+  [
+    /^src\/commands\//,
+    /^src\/(services|config|observability|problems)\/|^src\/server-options\.ts$|^src\/plugins\/problem-details\.ts$/,
+  ],
+  // Routes reach services through decorators. What they share with them are schemas and types.
+  [/^src\/routes\//, /^src\/problems\/|^src\/services\/(idenfy\/schemas|auth\/caller)\.ts$/],
+  [/^src\/plugins\//, /^src\/(services|problems|observability|config)\/|^src\/(clock|version)\.ts$/],
+  [/^src\/observability\//, /^src\/problems\/|^src\/version\.ts$|^src\/services\/.*\/(causes|reasons)\.ts$/],
+  [/^src\/config\//, /^src\/services\//],
+  [/^src\/services\/kyb\//, /^src\/services\/(idenfy|single-flight|auth)\/|^src\/problems\//],
+  [/^src\/services\/idenfy\//, /^src\/services\/resilience\/|^src\/problems\//],
+  [/^src\/services\//, /^src\/problems\//],
+  [/^src\/problems\//, /^$/],
+]
+
+t.test('imports point one way', async (t) => {
+  t.ok(files.length > 60)
   for (const path of files) {
-    const own = importsOf(path).filter((name) => sources.has(name))
-    const rule = allowed[layerOf(path)] ?? /^$/
+    const folder = dirname(path)
+    const [, mayImport] = rules.find(([of]) => of.test(path)) ?? []
+    if (!mayImport) {
+      t.fail(`no rule for ${path}`)
+      continue
+    }
     t.strictSame(
-      own.filter((name) => !rule.test(name)),
+      ownImportsOf(path)
+        .map(({ name }) => name)
+        .filter((name) => !mayImport.test(name) && (folder === 'src' || dirname(name) !== folder)),
       [],
       path,
     )
-    if (layerOf(path) !== 'sandbox') {
-      t.strictSame(
-        own.filter((name) => layerOf(name) === 'sandbox'),
-        [],
-        `${path} knows nothing of the sandbox`,
-      )
+  }
+})
+
+t.test('no file imports itself through others', async (t) => {
+  /** The paths of imports that lead from a file back to it. */
+  function cycleFrom(path: string, way: readonly string[]): readonly string[] | undefined {
+    if (way.includes(path)) return [...way, path]
+    for (const { name, isTypeOnly } of ownImportsOf(path)) {
+      const cycle = isTypeOnly ? undefined : cycleFrom(name, [...way, path])
+      if (cycle) return cycle
     }
+    return undefined
+  }
+  for (const path of files) t.equal(cycleFrom(path, []), undefined, path)
+})
+
+t.test('what ships knows nothing of the sandbox and the tests', async (t) => {
+  for (const path of files.filter((path) => path.startsWith('src/'))) {
+    t.strictSame(
+      importsOf(path).filter(({ name }) => /^(sandbox|test|bench)\//.test(name)),
+      [],
+      path,
+    )
   }
 })
 
 t.test('services know nothing of Fastify', async (t) => {
-  for (const path of files.filter((path) => layerOf(path) === 'services')) {
+  for (const path of files.filter((path) => path.startsWith('src/services/'))) {
     t.strictSame(
-      importsOf(path).filter((name) => /fastify/.test(name)),
+      importsOf(path).filter(({ name }) => /fastify/.test(name)),
+      [],
+      path,
+    )
+  }
+})
+
+t.test('the kyb services take only types from auth, and the grammar of ids', async (t) => {
+  for (const path of files.filter((path) => path.startsWith('src/services/kyb/'))) {
+    t.strictSame(
+      ownImportsOf(path).filter(
+        ({ name, isTypeOnly }) =>
+          name.startsWith('src/services/auth/') && name !== 'src/services/auth/id-grammar.ts' && !isTypeOnly,
+      ),
       [],
       path,
     )
@@ -68,21 +126,36 @@ t.test('services know nothing of Fastify', async (t) => {
 })
 
 t.test('routes import no service, only types and schemas', async (t) => {
-  for (const path of files.filter((path) => layerOf(path) === 'routes')) {
+  for (const path of files.filter((path) => path.startsWith('src/routes/'))) {
     t.notMatch(sources.get(path), /^import (?!type ).*services\/(?!idenfy\/schemas)/m, path)
   }
 })
 
-t.test('only config.ts reads the environment', async (t) => {
+t.test('only the config folder reads the environment', async (t) => {
   for (const [path, text] of sources) {
-    if (/(^|\/)config\.ts$/.test(path)) continue
+    if (path.startsWith('src/config/') || path === 'sandbox/config.ts') continue
     t.notMatch(text, /process\s*\.\s*env|import\.meta\.env/, path)
   }
 })
 
-t.test('no drawers for whatever has no place', async (t) => {
+t.test('optional packages are loaded only when they are enabled', async (t) => {
+  const optional = new Set(['ioredis', '@fastify/swagger', '@fastify/swagger-ui'])
+  for (const path of files.filter((path) => path.startsWith('src/'))) {
+    const text = sources.get(path) ?? ''
+    const loaded = [...text.matchAll(/^import (?!type )[^;]*? from '([^']+)'/gm)].map(([, name]) =>
+      String(name),
+    )
+    t.strictSame(
+      loaded.filter((name) => optional.has(name)),
+      [],
+      path,
+    )
+  }
+})
+
+t.test('every folder and file has a subject', async (t) => {
   t.strictSame(
-    files.filter((path) => /(^|\/)(utils?|types|lib|helpers?|common|index)(\/|\.ts$)/.test(path)),
+    files.filter((path) => /(^|\/)(utils?|types|lib|helpers?|common|index|misc)(\/|\.ts$)/.test(path)),
     [],
   )
 })

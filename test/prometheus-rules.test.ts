@@ -307,7 +307,7 @@ scenario('a wrong audience of one of two instances', async (t) => {
 })
 
 scenario('keys of another identity provider', async (t) => {
-  const { createTokenSigner } = await import('../src/sandbox/token-signer.js')
+  const { createTokenSigner } = await import('../sandbox/token-signer.js')
   const other = await createTokenSigner('RS256', String(signer.publicJwk.kid))
   const service = await show(t)
   await service.mintFor(9, {}, {}, other)

@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { outcomeOf, type ProblemCode } from '../problems.js'
-import { createFloodGate } from '../services/flood-gate.js'
+import { createFloodGate } from '../observability/log-sampling.js'
+import { outcomeOf, type ProblemCode } from '../problems/catalog.js'
 import { refuseOnSocket, sendProblem } from './problem-details.js'
 
 /**

@@ -1,13 +1,14 @@
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Agent } from 'undici'
-import { type Config, version } from '../config.js'
-import { Problem } from '../problems.js'
-import { createAccessTokenVerifier } from '../services/access-token-verifier.js'
-import { type Caller, createCallerResolver } from '../services/caller.js'
-import { maxKeySetBytes } from '../services/fetch-key-set.js'
-import { type IgnoredKey, KeySetFault } from '../services/key-set.js'
-import { createSigningKeys } from '../services/signing-keys.js'
+import type { Config } from '../config/load-config.js'
+import { Problem } from '../problems/catalog.js'
+import { createAccessTokenVerifier } from '../services/auth/access-token-verifier.js'
+import { type Caller, createCallerResolver } from '../services/auth/caller.js'
+import { maxKeySetBytes } from '../services/auth/fetch-key-set.js'
+import { type IgnoredKey, KeySetFault } from '../services/auth/key-set.js'
+import { createSigningKeys } from '../services/auth/signing-keys.js'
+import { version } from '../version.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

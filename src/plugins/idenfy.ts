@@ -1,15 +1,16 @@
 import fp from 'fastify-plugin'
-import { type Config, version } from '../config.js'
-import { createBulkhead } from '../services/bulkhead.js'
-import { createCircuitBreaker } from '../services/circuit-breaker.js'
+import type { Config } from '../config/load-config.js'
 import { basicAuthorization, createIdenfyClient } from '../services/idenfy/client.js'
 import { createConnections } from '../services/idenfy/connections.js'
 import {
   classifyFailure,
   createReliableClient,
   type ReliableClient,
-} from '../services/idenfy/reliable-client.js'
-import { createRetryBudget } from '../services/retry-budget.js'
+} from '../services/idenfy/resilient-client.js'
+import { createBulkhead } from '../services/resilience/bulkhead.js'
+import { createCircuitBreaker } from '../services/resilience/circuit-breaker.js'
+import { createRetryBudget } from '../services/resilience/retry-budget.js'
+import { version } from '../version.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

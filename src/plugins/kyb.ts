@@ -1,11 +1,11 @@
 import fp from 'fastify-plugin'
-import type { Config } from '../config.js'
-import { createClientIdentity } from '../services/client-identity.js'
-import { createMemoryFlights } from '../services/flights.js'
-import { createKybTokens, type KybTokens, type Result } from '../services/kyb-tokens.js'
-import { createRedisFlights } from '../services/redis-flights.js'
-import { createSessionPolicy, parsePolicy } from '../services/session-policy.js'
-import { createStateCipher } from '../services/state-cipher.js'
+import type { Config } from '../config/load-config.js'
+import { createClientIdentity } from '../services/kyb/client-identity.js'
+import { createSessionPolicy, parsePolicy } from '../services/kyb/session-policy.js'
+import { createKybTokens, type KybTokens, type Result } from '../services/kyb/token-issuer.js'
+import { createStateCipher } from '../services/single-flight/encryption.js'
+import { createMemoryFlights } from '../services/single-flight/memory.js'
+import { createRedisFlights } from '../services/single-flight/redis.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

@@ -1,9 +1,10 @@
 import fp from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import { type Config, version } from '../config.js'
-import { problems } from '../problems.js'
-import { invalidTokenReasons } from '../services/access-token.js'
-import { keySetFaultCodes } from '../services/key-set.js'
+import type { Config } from '../config/load-config.js'
+import { problems } from '../problems/catalog.js'
+import { invalidTokenReasons } from '../services/auth/access-token.js'
+import { keySetFaultCodes } from '../services/auth/key-set.js'
+import { version } from '../version.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

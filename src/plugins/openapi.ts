@@ -1,7 +1,13 @@
 import type { SwaggerTransformObject } from '@fastify/swagger'
 import fp from 'fastify-plugin'
-import { version } from '../config.js'
-import { Problem, type ProblemCode, ProblemDetails, type ProblemOptions, problems } from '../problems.js'
+import {
+  Problem,
+  type ProblemCode,
+  ProblemDetails,
+  type ProblemOptions,
+  problems,
+} from '../problems/catalog.js'
+import { version } from '../version.js'
 
 /** Collects the contract of the routes that are registered after it: `app.swagger()` is the OpenAPI document. */
 export const openapi = fp(

@@ -3,7 +3,7 @@ import { type OutgoingHttpHeaders, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { type FieldFault, Problem, type ProblemCode, type ProblemDetail } from '../problems.js'
+import { type FieldFault, Problem, type ProblemCode, type ProblemDetail } from '../problems/catalog.js'
 
 declare module 'fastify' {
   interface FastifyRequest {

@@ -2,11 +2,11 @@ import { hash } from 'node:crypto'
 import rateLimit, { normalizeIP } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import type { Config } from '../config.js'
-import { Problem, type ProblemDetail } from '../problems.js'
-import { createClientAddress } from '../services/client-address.js'
-import { createRateCounter } from '../services/rate-counter.js'
-import type { SharedRedis } from '../services/shared-redis.js'
+import type { Config } from '../config/load-config.js'
+import { Problem, type ProblemDetail } from '../problems/catalog.js'
+import { createClientAddress } from '../services/http/client-address.js'
+import { createRateCounter } from '../services/resilience/fixed-window-counter.js'
+import type { SharedRedis } from '../services/single-flight/redis-connection.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
-import { createClientAddress } from '../services/client-address.js'
+import { createClientAddress } from '../services/http/client-address.js'
 
 const plainId = /^[A-Za-z0-9._-]{1,64}$/
 

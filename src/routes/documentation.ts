@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { FastifyPluginAsync } from 'fastify'
-import { type ProblemCode, problems } from '../problems.js'
+import { type ProblemCode, problems } from '../problems/catalog.js'
 
 /** The hash is that of the one style attribute of Swagger UI: it hides its icons' definitions. */
 const readerPolicy =

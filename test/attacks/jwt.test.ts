@@ -2,7 +2,7 @@ import { constants, createHmac, createSign, sign as cryptoSign, generateKeyPairS
 import { createServer } from 'node:http'
 import { exportSPKI, importJWK, type JWK } from 'jose'
 import t, { type Test } from 'tap'
-import { createTokenSigner, type TokenSigner } from '../../src/sandbox/token-signer.js'
+import { createTokenSigner, type TokenSigner } from '../../sandbox/token-signer.js'
 import { audience, build, issuer, listen, matchProblem, send } from '../helper.js'
 
 const nowMs = 1_800_000_000_000

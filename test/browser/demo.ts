@@ -3,7 +3,7 @@ import { createServer } from 'node:http'
 import { createRequire } from 'node:module'
 import { type BrowserContextOptions, chromium, type Page } from 'playwright-core'
 import t, { type Test } from 'tap'
-import { problemCodes } from '../../src/sandbox/demo/messages.js'
+import { problemCodes } from '../../sandbox/demo/messages.js'
 import { listen, send, spawnNode } from '../helper.js'
 
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
@@ -26,7 +26,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     response.setHeader('content-type', 'text/html').end('<title>'),
   )
   const ownOrigin = `http://localhost:${await listen(t, ownPage)}`
-  const sandbox = spawnNode(t, ['dist/sandbox/server.js'], {
+  const sandbox = spawnNode(t, ['dist-sandbox/server.js'], {
     ...Object.fromEntries(anyPort),
     SANDBOX_CORS_ORIGINS: ownOrigin,
   })

@@ -7,7 +7,7 @@ import t, { type Test } from 'tap'
 import { startFaultServer } from '../fault-server.js'
 import { addressesOf, listen, openSocket, Secrets, send, spawnNode, startPeers, until } from '../helper.js'
 import { startRedis } from '../redis-server.js'
-import { createSickIdenfy, mayOpen, type Post } from './sick-idenfy.js'
+import { createSickIdenfy, mayOpen, type Post } from './idenfy-outages.js'
 
 const totalMs = Number(process.env.CHAOS_SECONDS ?? 60) * 1000
 const seed = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { Problem } from '../../src/problems.js'
-import { checkTemplate, createClientIdentity } from '../../src/services/client-identity.js'
+import { Problem } from '../../src/problems/catalog.js'
+import { checkTemplate, createClientIdentity } from '../../src/services/kyb/client-identity.js'
 
 const numRuns = Number(process.env.FUZZ_RUNS ?? 1000)
 

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
-import { createTokenSigner, type TokenSigner } from '../../src/sandbox/token-signer.js'
+import { createTokenSigner, type TokenSigner } from '../../sandbox/token-signer.js'
 import { audience, build, createClock, matchProblem, send, signer, until } from '../helper.js'
 import { startKeyServer } from '../key-server.js'
 

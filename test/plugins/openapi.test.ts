@@ -3,7 +3,7 @@ import { Validator } from '@seriousme/openapi-schema-validator'
 import { Value } from '@sinclair/typebox/value'
 import openapiTypescript, { astToString } from 'openapi-typescript'
 import t from 'tap'
-import { ProblemDetails, problems } from '../../src/problems.js'
+import { ProblemDetails, problems } from '../../src/problems/catalog.js'
 import { KybToken } from '../../src/routes/onboarding/kyb-token.js'
 import { KybSession } from '../../src/services/idenfy/schemas.js'
 import { build } from '../helper.js'
@@ -13,7 +13,7 @@ interface Failure {
 }
 
 const isWriting = process.env.TAP_SNAPSHOT === '1'
-const typesFile = 'src/sandbox/demo/service-api.ts'
+const typesFile = 'sandbox/demo/service-api.ts'
 
 const { app } = await build(t, { env: { DOCS: 'true' } })
 const document = JSON.parse(JSON.stringify(app.swagger()))

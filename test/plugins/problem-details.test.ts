@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import t from 'tap'
-import { detailTexts, type ProblemDetail } from '../../src/problems.js'
+import { detailTexts, type ProblemDetail } from '../../src/problems/catalog.js'
 import { type Answer, build, matchProblem, openSocket, parseAnswers, send } from '../helper.js'
 
 const path = '/onboarding/kyb-token'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { createTokenSigner } from '../../src/sandbox/token-signer.js'
+import { createTokenSigner } from '../../sandbox/token-signer.js'
 import { build, createClock, matchProblem, signer } from '../helper.js'
 
 t.test('so many new verifications of a user, and those of others go on', async (t) => {

@@ -2,8 +2,8 @@
 import { createServer } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
-import type { ProblemCode } from '../../src/problems.js'
-import { createTokenSigner } from '../../src/sandbox/token-signer.js'
+import { createTokenSigner } from '../../sandbox/token-signer.js'
+import type { ProblemCode } from '../../src/problems/catalog.js'
 import { build, createClock, listen, matchProblem, until } from '../helper.js'
 import { type KeyServer, startKeyServer } from '../key-server.js'
 

@@ -1,6 +1,6 @@
 import { connect, createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import { faults as idenfyFaults, mayOpen } from '../chaos/sick-idenfy.js'
+import { faults as idenfyFaults, mayOpen } from '../chaos/idenfy-outages.js'
 import { type Arrival, certificate, created, goodToken, startFaultServer } from '../fault-server.js'
 import {
   type Answer,

@@ -1,6 +1,6 @@
 // Rule 5: what is revoked stops working within five minutes, also after an hour without requests.
 import t, { type Test } from 'tap'
-import { createTokenSigner } from '../../src/sandbox/token-signer.js'
+import { createTokenSigner } from '../../sandbox/token-signer.js'
 import { build, createClock, matchProblem, send, until } from '../helper.js'
 import { startKeyServer } from '../key-server.js'
 

@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module'
 import t from 'tap'
-import { type ProblemCode, problems } from '../../src/problems.js'
+import { type ProblemCode, problems } from '../../src/problems/catalog.js'
 import { build, matchProblem, send } from '../helper.js'
 
 const codes = Object.keys(problems) as ProblemCode[]

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { loadSandboxConfig } from '../../src/sandbox/config.js'
+import { loadSandboxConfig } from '../../sandbox/config.js'
 
 const ports = [
   'SANDBOX_PORT',

@@ -1,6 +1,6 @@
 import { createRemoteJWKSet, jwtVerify } from 'jose'
 import t from 'tap'
-import { createTokenSigner } from '../../src/sandbox/token-signer.js'
+import { createTokenSigner } from '../../sandbox/token-signer.js'
 import { audience, issuer, send, signer, startPeers } from '../helper.js'
 
 t.test('tokens for whoever asks', async (t) => {

@@ -4,7 +4,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { listen, send, spawnNode } from '../helper.js'
 
-const entry = 'dist/sandbox/server.js'
+const entry = 'dist-sandbox/server.js'
 const anyPort = {
   SANDBOX_PORT: '0',
   SANDBOX_MANAGEMENT_PORT: '0',

@@ -1,5 +1,5 @@
 import type { Dispatcher } from 'undici'
-import { Abandoned } from '../abandoned.js'
+import { Abandoned } from '../../problems/abandoned.js'
 
 /** The response, or the moment to send the request, did not come in time. */
 export class DeadlineExceeded extends Error {

@@ -1,6 +1,6 @@
 import createClient from 'openapi-fetch'
 import t from 'tap'
-import type { paths } from '../../../src/sandbox/demo/service-api.js'
+import type { paths } from '../../../sandbox/demo/service-api.js'
 import { build } from '../../helper.js'
 
 // The compiler is part of this test: what openapi.json no longer says, it no longer takes.

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { createKybToken } from '../../../src/sandbox/demo/kyb-service.js'
+import { createKybToken } from '../../../sandbox/demo/kyb-service.js'
 import { build } from '../../helper.js'
 
 t.test('a token, and the same one for the same key', async (t) => {

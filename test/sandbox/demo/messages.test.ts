@@ -1,6 +1,6 @@
 import t from 'tap'
-import { Problem as ServiceProblem } from '../../../src/problems.js'
-import { messageOf, problemCodes } from '../../../src/sandbox/demo/messages.js'
+import { messageOf, problemCodes } from '../../../sandbox/demo/messages.js'
+import { Problem as ServiceProblem } from '../../../src/problems/catalog.js'
 
 const jargon = /iDenfy|token|provider|request body|header|JSON|KYB|server|\d{3}/i
 

@@ -1,0 +1,204 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import cors from '@fastify/cors'
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import { type Static, Type } from '@sinclair/typebox'
+import Fastify, { type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify'
+import { KybFormTokenRequest } from '../src/services/idenfy/schemas.js'
+import { servePages } from './pages.js'
+
+export interface IdenfySimulatorOptions {
+  readonly apiKey: string
+  readonly apiSecret: string
+  /** Wall clock, milliseconds since the epoch. */
+  readonly now?: () => number
+}
+
+/** What the next answers of `POST /kyb/tokens/` are to be. An empty one ends the trouble. */
+const Fault = Type.Object(
+  {
+    status: Type.Optional(Type.Integer({ minimum: 200, maximum: 599 })),
+    identifier: Type.Optional(Type.String()),
+    delayMs: Type.Optional(Type.Integer({ minimum: 0 })),
+    body: Type.Optional(Type.Unknown({ description: 'Sent as it is if it is a string, else as JSON' })),
+    drop: Type.Optional(Type.Union([Type.Literal('before-headers'), Type.Literal('mid-body')])),
+    times: Type.Optional(Type.Integer({ minimum: 1, description: 'How many requests; without it, all' })),
+  },
+  { additionalProperties: false },
+)
+type Fault = Static<typeof Fault>
+
+/** How a visit to the form ends. */
+const FormEnd = Type.Object(
+  {
+    outcome: Type.Union([Type.Literal('success'), Type.Literal('failed'), Type.Literal('expired')]),
+  },
+  { additionalProperties: false },
+)
+
+interface SimulatedToken {
+  readonly request: KybFormTokenRequest
+  readonly expiresAtMs: number
+  end?: Static<typeof FormEnd>['outcome']
+}
+
+interface ArrivedRequest {
+  readonly method: string
+  readonly url: string
+  readonly headers: Readonly<Record<string, unknown>>
+  readonly body?: unknown
+}
+
+const maxRequestsKept = 1000
+
+/** The form may be framed by whatever runs on this machine. */
+const formPolicy =
+  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors http://127.0.0.1:* http://localhost:*"
+
+/** A stand-in for iDenfy's KYB API, as strict as its document, with faults on demand below `/_sandbox/`. */
+export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: IdenfySimulatorOptions) {
+  const basic = `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')}`
+  const tokens = new Map<string, SimulatedToken>()
+  const requests: ArrivedRequest[] = []
+  const arrivals = new WeakMap<object, ArrivedRequest>()
+  let fault: Fault = {}
+
+  const app = Fastify({
+    ajv: { customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false } },
+  }).withTypeProvider<TypeBoxTypeProvider>()
+
+  app.setNotFoundHandler((_request, reply) => reply.code(404).send(errorBody('NOT_FOUND', 'Not found.')))
+  app.setErrorHandler((error: FastifyError, _request, reply) => {
+    const [first] = error.validation ?? []
+    if (!first) return reply.code(error.statusCode ?? 500).send(errorBody('JSON_ERROR', error.message))
+    const identifier = first.keyword === 'required' ? 'MISSING_VALUE' : 'BAD_VALUE'
+    return reply.code(400).send(errorBody(identifier, `${first.instancePath} ${first.message}`))
+  })
+
+  app.addHook('onRequest', async ({ raw, method, url, headers }) => {
+    if (/^\/(_sandbox\/|welcome)/.test(url)) return
+    const { authorization: _, ...shown } = headers
+    const arrived: ArrivedRequest = { method, url, headers: shown }
+    arrivals.set(raw, arrived)
+    requests.push(arrived)
+    if (requests.length > maxRequestsKept) requests.shift()
+  })
+
+  /** @returns the fault for this request, after its delay */
+  async function nextFault(): Promise<Fault> {
+    const current = fault
+    if (current.times !== undefined) fault = current.times > 1 ? { ...current, times: current.times - 1 } : {}
+    if (current.delayMs !== undefined) await delay(current.delayMs)
+    return current
+  }
+
+  app.post(
+    '/kyb/tokens/',
+    {
+      schema: { body: KybFormTokenRequest },
+      onRequest: async ({ headers }, reply) => {
+        if (headers.authorization === basic) return
+        return reply.code(401).send(errorBody('UNAUTHORIZED', 'Invalid API key or secret.'))
+      },
+      preValidation: async ({ raw, body }: FastifyRequest) => {
+        Object.assign(arrivals.get(raw) as ArrivedRequest, { body })
+      },
+    },
+    async ({ body }, reply) => {
+      const { status, identifier, body: faultBody, drop } = await nextFault()
+      if (drop === 'before-headers') {
+        reply.hijack()
+        reply.raw.destroy()
+        return reply
+      }
+      if (faultBody !== undefined)
+        return reply
+          .code(status ?? 201)
+          .type('application/json')
+          .send(textOf(faultBody))
+      if (status !== undefined && (status >= 300 || identifier !== undefined)) {
+        return reply.code(status).send(errorBody(identifier, 'A fault of the sandbox.'))
+      }
+      const token = issue(body)
+      if (drop === 'mid-body') return cutInHalf(reply, JSON.stringify(token))
+      return reply.code(status ?? 201).send(token)
+    },
+  )
+
+  function issue(request: KybFormTokenRequest) {
+    const tokenString = randomBytes(20).toString('hex')
+    const expiresAtMs = now() + (request.lifetime ?? 3600) * 1000
+    tokens.set(tokenString, { request, expiresAtMs })
+    return {
+      tokenType: request.tokenType,
+      tokenString,
+      clientId: request.clientId,
+      externalRef: request.externalRef ?? null,
+      companyId: randomUUID(),
+      expiration: new Date(expiresAtMs).toISOString(),
+      isActive: true,
+      isValid: true,
+      locale: request.locale ?? null,
+      flow: request.flow ?? null,
+      theme: request.theme ?? null,
+      tags: request.tags ?? [],
+      scanRefs: request.scanRefs ?? [],
+    }
+  }
+
+  const tokenOf = (authorization = '') => tokens.get(authorization.replace(/^Bearer /, ''))
+
+  app.get('/kyb/info/', async ({ headers }, reply) => {
+    const token = tokenOf(headers.authorization)
+    if (!token) return reply.code(401).send(errorBody('UNAUTHORIZED', 'Invalid token.'))
+    const isCompleted = token.end === 'success' || token.end === 'failed'
+    if (isCompleted || token.end === 'expired' || token.expiresAtMs <= now())
+      return reply.code(401).send(errorBody('UNAUTHORIZED', { completed: isCompleted }))
+    const { locale = null, theme = null, flow = null } = token.request
+    return { locale, theme, flow }
+  })
+
+  servePages(
+    app,
+    { '/welcome': 'form.html', '/welcome/form.js': 'form.js', '/welcome/style.css': 'style.css' },
+    // Its URL has the token.
+    () => ({ 'content-security-policy': formPolicy, 'referrer-policy': 'no-referrer' }),
+  )
+
+  app.register(async (scope) => {
+    // The demo page sets the faults.
+    await scope.register(cors, { origin: '*', methods: ['GET', 'PUT'] })
+    const control = scope.withTypeProvider<TypeBoxTypeProvider>()
+
+    control.put('/_sandbox/faults', { schema: { body: Fault } }, async ({ body }) => {
+      fault = body
+      return fault
+    })
+
+    control.put('/_sandbox/form', { schema: { body: FormEnd } }, async ({ headers, body }, reply) => {
+      const token = tokenOf(headers.authorization)
+      if (!token) return reply.code(401).send(errorBody('UNAUTHORIZED', 'Invalid token.'))
+      token.end = body.outcome
+      return body
+    })
+
+    control.get('/_sandbox/requests', async () => requests)
+  })
+
+  return app
+}
+
+function errorBody(identifier: string | undefined, message: unknown) {
+  return { identifier, message }
+}
+
+function textOf(body: unknown): string {
+  return typeof body === 'string' ? body : JSON.stringify(body)
+}
+
+function cutInHalf(reply: FastifyReply, text: string): FastifyReply {
+  reply.hijack()
+  reply.raw.writeHead(201, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) })
+  reply.raw.write(text.slice(0, text.length / 2), () => reply.raw.destroy())
+  return reply
+}

@@ -1,0 +1,155 @@
+import { hash } from 'node:crypto'
+import { type CryptoKey, errors, type JWTPayload, jwtVerify } from 'jose'
+import { LRUCache } from 'lru-cache'
+import { Problem } from '../../problems/catalog.js'
+import {
+  checkHeader,
+  checkIsAccessToken,
+  type InvalidTokenReason,
+  invalidToken,
+  mediaType,
+  unexpected,
+} from './access-token.js'
+import type { SigningKeys } from './signing-keys.js'
+import { inTime } from './with-timeout.js'
+
+export interface AccessTokenVerifierOptions {
+  readonly signingKeys: Pick<SigningKeys, 'fetches' | 'freshen' | 'has' | 'resolve' | 'renew'>
+  readonly issuer: string
+  readonly audience: string
+  readonly algorithms: string[]
+  /** Accepted `typ` values; a token without one counts as `JWT`. jose could compare with one alone. */
+  readonly tokenTypes: readonly string[]
+  readonly clockToleranceSeconds: number
+  readonly maxLifetimeSeconds: number
+  /** How long a new token may take, which is how long it may wait for keys. */
+  readonly timeoutMs: number
+  /** Wall clock, milliseconds since the epoch. */
+  readonly now: () => number
+}
+
+/** At most; times and key are checked at every use. */
+const maxRememberedMs = 60 * 60_000
+const maxRememberedBytes = 5 * 1024 * 1024
+/** Of an entry beside its claims. */
+const entryBytes = 600
+/** Parsed claims take more memory than their text. */
+const bytesPerCharacter = 3
+
+type Claims = JWTPayload & { readonly exp: number }
+
+/** What a token says, and the key that it was checked with. */
+interface Verified {
+  readonly claims: Claims
+  readonly key: CryptoKey
+}
+
+/** Checks a JWT access token (RFC 7519, RFC 8725): form, signature, issuer, audience and times. */
+export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
+  const { signingKeys, algorithms, issuer, audience, clockToleranceSeconds, timeoutMs, now } = options
+  const types = options.tokenTypes.map(mediaType)
+
+  // A retry brings the same token. Its times and its key are checked every time, what cannot change is not.
+  const remembered = new LRUCache<string, Verified>({ maxSize: maxRememberedBytes, ttlAutopurge: true })
+
+  async function verifyWithJose(text: string, since: number) {
+    return jwtVerify(text, (header) => signingKeys.resolve(header, since), {
+      algorithms,
+      issuer,
+      audience,
+      requiredClaims: ['exp', 'sub'],
+      currentDate: new Date(now()),
+      clockTolerance: clockToleranceSeconds,
+    })
+  }
+
+  async function verifyNew(text: string): Promise<Verified> {
+    const { kid } = checkHeader(text, algorithms)
+    const since = signingKeys.fetches()
+    const { payload, protectedHeader, key } = await verifyWithJose(text, since).catch(async (error) => {
+      // Without a key id, a new key shows in nothing but a signature that the old one does not match.
+      const mayBeNewKey = kid === undefined && error instanceof errors.JWSSignatureVerificationFailed
+      if (mayBeNewKey && (await signingKeys.renew(since))) return verifyWithJose(text, since)
+      throw error
+    })
+    const { typ = 'JWT' } = protectedHeader as { typ?: unknown }
+    if (typeof typ !== 'string' || !types.includes(mediaType(typ))) {
+      throw unexpected('token-type', options.tokenTypes.join(', '), typ)
+    }
+    checkIsAccessToken(payload)
+    if (typeof payload.sub !== 'string') throw invalidToken('claim-sub')
+    return { claims: payload as Claims, key }
+  }
+
+  function checkTimes(claims: Claims): void {
+    const fault = findTimeFault(claims, now() / 1000, options)
+    if (fault === 'lifetime') {
+      const lifetimeSeconds = claims.exp - (claims.iat ?? now() / 1000)
+      throw unexpected(fault, `at most ${options.maxLifetimeSeconds} seconds`, Math.round(lifetimeSeconds))
+    }
+    if (fault) throw invalidToken(fault)
+  }
+
+  function remember(digest: string, verified: Verified): void {
+    const { claims } = verified
+    const lastsMs = (claims.exp + clockToleranceSeconds) * 1000 - now()
+    remembered.set(digest, verified, {
+      ttl: Math.ceil(Math.min(lastsMs, maxRememberedMs)),
+      size: entryBytes + bytesPerCharacter * JSON.stringify(claims).length,
+    })
+  }
+
+  /**
+   * @returns the verified claims
+   * @throws Problem `invalid-token`, whose diagnosis names the reason, or `auth-keys-unavailable`
+   */
+  return async (text: string): Promise<JWTPayload> => {
+    const digest = hash('sha256', text, 'base64url')
+    const known = remembered.get(digest)
+    if (known) {
+      await signingKeys.freshen()
+      if (signingKeys.has(known.key)) {
+        checkTimes(known.claims)
+        return known.claims
+      }
+    }
+    const verified = await inTime(() => verifyNew(text), timeoutMs).catch((error) => {
+      throw toProblem(error, { iss: issuer, aud: audience })
+    })
+    checkTimes(verified.claims)
+    remember(digest, verified)
+    return verified.claims
+  }
+}
+
+export type AccessTokenVerifier = ReturnType<typeof createAccessTokenVerifier>
+
+/** Times are in seconds. jose checks `exp` and `nbf` too, but only of a token that is new. */
+function findTimeFault(
+  { iat, nbf, exp }: Claims,
+  now: number,
+  { clockToleranceSeconds, maxLifetimeSeconds }: AccessTokenVerifierOptions,
+): InvalidTokenReason | undefined {
+  if (exp <= now - clockToleranceSeconds) return 'expired'
+  if (nbf !== undefined && nbf > now + clockToleranceSeconds) return 'claim-nbf'
+  if (iat !== undefined && iat > now + clockToleranceSeconds) return 'issued-in-future'
+  // A token that does not say when it was issued counts from now.
+  if (exp - (iat ?? now + clockToleranceSeconds) > maxLifetimeSeconds) return 'lifetime'
+  return undefined
+}
+
+/** What jose and {@link inTime} throw, as a problem; anything else stays what it is. jose checks the signature first. */
+function toProblem(error: unknown, expected: Readonly<Record<string, string>>): unknown {
+  if (error instanceof errors.JWTClaimValidationFailed) {
+    const { claim, payload } = error
+    const reason = `claim-${claim}` as InvalidTokenReason
+    return expected[claim] === undefined
+      ? invalidToken(reason, error)
+      : unexpected(reason, expected[claim], payload[claim], error)
+  }
+  if (error instanceof errors.JWTExpired) return invalidToken('expired', error)
+  if (error instanceof errors.JWSSignatureVerificationFailed) return invalidToken('signature', error)
+  if (error instanceof errors.JWTInvalid) return invalidToken('claims', error)
+  if ((error as Error).name === 'TimeoutError') return new Problem('auth-keys-unavailable', { cause: error })
+  return error
+}

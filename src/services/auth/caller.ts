@@ -1,0 +1,142 @@
+import type { JWTPayload } from 'jose'
+import { Problem } from '../../problems/catalog.js'
+import { invalidToken, shown } from './access-token.js'
+
+/** Who asks, and for which company. Both ids are id texts; what goes into a template is checked there. */
+export interface Caller {
+  readonly userId: string
+  readonly companyId: string
+}
+
+export interface CallerOptions {
+  /** Claim names, taken literally; one that begins with `/` is a JSON Pointer into the claims (RFC 6901). */
+  readonly userClaim: string
+  readonly companyClaim: string
+  readonly requiredScope?: string | undefined
+}
+
+/** An internal id: any text of moderate length without control characters, as a regular expression. */
+export const idText = '[^\\u0000-\\u001f\\u007f-\\u009f]{1,200}'
+const wholeIdText = new RegExp(`^${idText}$`)
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/**
+ * Derives the caller from verified claims. The company comes from the company claim alone;
+ * `requestedCompanyId` (the `X-Company-Id` header) can only pick among those it lists.
+ *
+ * @throws Problem `insufficient-scope`, `invalid-token`, `company-required`, `company-not-allowed`, `identity-not-mappable`
+ */
+export function createCallerResolver({ userClaim, companyClaim, requiredScope }: CallerOptions) {
+  const readUser = claimReader(userClaim)
+  const readCompany = claimReader(companyClaim)
+
+  return (claims: JWTPayload, requestedCompanyId?: string): Caller => {
+    const scopes = scopesOf(claims)
+    if (requiredScope !== undefined && !scopes.includes(requiredScope)) {
+      throw new Problem('insufficient-scope', {
+        diagnosis: {
+          expected: requiredScope,
+          received: shown(scopes.filter((scope) => scope !== undefined)),
+        },
+        headers: {
+          'www-authenticate': `Bearer realm="onboarding", error="insufficient_scope", scope="${requiredScope}"`,
+        },
+      })
+    }
+    if (isServiceToken(claims)) throw notMappable('no-user')
+    const userId = idOf(readUser(claims))
+    if (userId === undefined || userId.trim() === '')
+      throw invalidToken('user-claim', undefined, { claim: userClaim })
+    const companyId = pickCompany(companyIdsOf(readCompany(claims), companyClaim), requestedCompanyId)
+    return toCaller(userId, companyId)
+  }
+}
+
+/** @throws Problem `identity-not-mappable` */
+export function toCaller(userId: string, companyId: string): Caller {
+  if (!isIdText(userId)) throw notMappable('user-id')
+  if (!isIdText(companyId)) throw notMappable('company-id')
+  return { userId, companyId }
+}
+
+export type CallerResolver = ReturnType<typeof createCallerResolver>
+
+/** Lone surrogates are refused because they would all look the same to a hash. */
+function isIdText(id: string): boolean {
+  return wholeIdText.test(id) && !/\p{Surrogate}/u.test(id)
+}
+
+/** Some providers write ids as numbers. Above the safe integers, different ids would read as the same number. */
+function idOf(value: unknown): string | undefined {
+  if (Number.isSafeInteger(value)) return String(value)
+  return typeof value === 'string' ? value : undefined
+}
+
+function companyIdsOf(claim: unknown, claimName: string): [string, ...string[]] {
+  const members = Array.isArray(claim) ? claim : [claim]
+  const [first, ...others] = new Set(members.map(idOf).map((id) => (id?.trim() === '' ? undefined : id)))
+  if (first === undefined || others.includes(undefined)) {
+    throw new Problem('company-not-allowed', { detail: 'no-company', diagnosis: { claim: claimName } })
+  }
+  return [first, ...(others as string[])]
+}
+
+function pickCompany(listed: readonly [string, ...string[]], requested: string | undefined): string {
+  if (requested === undefined) {
+    if (listed.length > 1) throw new Problem('company-required', { companyIds: listed })
+    return listed[0]
+  }
+  const [picked, another] = new Set(spellingsOf(requested).filter((spelling) => listed.includes(spelling)))
+  // A field that may mean two of them picks neither.
+  if (picked === undefined || another !== undefined) {
+    throw new Problem('company-not-allowed', { detail: 'company-not-listed' })
+  }
+  return picked
+}
+
+/** What a header field may mean: its text, its bytes as UTF-8 (Node reads them as Latin-1), or percent-encoded UTF-8. */
+function spellingsOf(field: string): string[] {
+  const decoders = [
+    () => field,
+    () => utf8.decode(Buffer.from(field, 'latin1')),
+    () => decodeURIComponent(field),
+  ]
+  return decoders.flatMap((decode) => {
+    try {
+      return [decode()]
+    } catch {
+      return []
+    }
+  })
+}
+
+function notMappable(reason: string): Problem {
+  return new Problem('identity-not-mappable', { diagnosis: { reason } })
+}
+
+/** A token of the client credentials grant: RFC 9068 gives it the client for a subject, Auth0 and Entra mark it. */
+function isServiceToken({ sub, client_id, azp, gty, idtyp }: JWTPayload): boolean {
+  const isClient = sub !== undefined && [client_id, azp].includes(sub)
+  return isClient || gty === 'client-credentials' || idtyp === 'app'
+}
+
+/** OAuth's `scope` is a space-separated string (RFC 8693); Entra and Okta use `scp`, the latter as an array. */
+function scopesOf(claims: JWTPayload): unknown[] {
+  return [claims.scope, claims.scp].flatMap((value) => (typeof value === 'string' ? value.split(' ') : value))
+}
+
+function claimReader(name: string): (claims: JWTPayload) => unknown {
+  const path = name.startsWith('/')
+    ? name
+        .slice(1)
+        .split('/')
+        .map((token) => token.replaceAll('~1', '/').replaceAll('~0', '~'))
+    : [name]
+  return (claims) => path.reduce<unknown>(ownMember, claims)
+}
+
+function ownMember(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null && Object.hasOwn(value, name)
+    ? (value as Record<string, unknown>)[name]
+    : undefined
+}

@@ -1,0 +1,78 @@
+import { outcomeOf, Problem, type ProblemCode } from '../../problems/catalog.js'
+
+/**
+ * What the operator has to look at when iDenfy refuses for good: the session policy, the key pair, the account's balance,
+ * its contract, or `IDENFY_BASE_URL`.
+ */
+type RejectionClass = 'request' | 'credentials' | 'funds' | 'contract' | 'endpoint'
+
+interface Verdict {
+  readonly code: ProblemCode
+  readonly class?: RejectionClass
+}
+
+/** The identifiers iDenfy documents; anything else that arrives is not repeated, not even in the log. */
+const knownIdentifiers = new Set([
+  'AUTHENTICATION_FAILED',
+  'BAD_VALUE',
+  'ENCODING_ERROR',
+  'INTERNAL_ERROR',
+  'JSON_ERROR',
+  'METHOD_NOT_ALLOWED',
+  'MISSING_VALUE',
+  'NOT_FOUND',
+  'PARTNER_CONTRACT_ERROR',
+  'PERMISSIONS_ERROR',
+  'TOO_MANY_REQUESTS',
+  'UNAUTHORIZED',
+  'VALIDATION_ERROR',
+])
+
+const maxRetryAfterSeconds = 300
+
+/**
+ * Turns an error answer of iDenfy into a problem, by status **and** identifier: the identifier is the
+ * stable part, the same one has been documented under several statuses.
+ *
+ * @param body the answer's body as parsed, undefined when it was not JSON
+ * @param retryAfter the `Retry-After` field; only its form in seconds is understood
+ */
+export function classifyErrorAnswer(status: number, body: unknown, retryAfter?: string): Problem {
+  const { identifier, message } = (body ?? {}) as { identifier?: unknown; message?: unknown }
+  const known = typeof identifier === 'string' && knownIdentifiers.has(identifier) ? identifier : undefined
+  const { code, class: rejectionClass } = verdictOn(status, known, message)
+  const seconds = /^\d{1,6}$/.test(retryAfter ?? '') ? Number(retryAfter) : undefined
+  const wait =
+    code === 'provider-rate-limited' && seconds !== undefined
+      ? Math.min(Math.max(seconds, 1), maxRetryAfterSeconds)
+      : undefined
+  const phase = outcomeOf(code) === 'unknown' ? 'after-sending' : 'refused'
+  return new Problem(code, {
+    ...(wait !== undefined && {
+      retryAfterSeconds: wait,
+      safeToRepeat: { reason: 'rate-limited', afterMs: wait * 1000 },
+    }),
+    diagnosis: { phase, upstreamStatus: status, identifier: known, class: rejectionClass },
+  })
+}
+
+function verdictOn(status: number, identifier: string | undefined, message: unknown): Verdict {
+  if (identifier === 'TOO_MANY_REQUESTS' || status === 429) return { code: 'provider-rate-limited' }
+  if (identifier === 'PARTNER_CONTRACT_ERROR') return rejected('contract')
+  if (identifier === 'INTERNAL_ERROR' || status >= 500) return { code: 'provider-outcome-unknown' }
+  if (identifier === 'UNAUTHORIZED' || identifier === 'AUTHENTICATION_FAILED') return rejected('credentials')
+  if (status === 402) return rejected('funds')
+  if (identifier === 'PERMISSIONS_ERROR') {
+    return rejected(/token limit/i.test(String(message)) ? 'funds' : 'contract')
+  }
+  if (status === 403) return rejected('contract')
+  if (status === 401 && identifier === undefined) return rejected('credentials')
+  if (status === 409) return { code: 'kyb-session-conflict' }
+  // Path and method are always the same, and iDenfy would say its identifier: another server answers.
+  if (identifier === undefined && (status === 404 || status === 405)) return rejected('endpoint')
+  return rejected('request')
+}
+
+function rejected(rejectionClass: RejectionClass): Verdict {
+  return { code: 'provider-rejected', class: rejectionClass }
+}

@@ -1,0 +1,34 @@
+import PQueue from 'p-queue'
+import { Problem } from '../../problems/catalog.js'
+
+export interface BulkheadOptions {
+  /** At a time; as many again may wait. */
+  readonly maxInFlight: number
+}
+
+/** Bounds what is in flight, so that a slow provider cannot fill this process with waiting requests. */
+export function createBulkhead({ maxInFlight }: BulkheadOptions) {
+  const queue = new PQueue({ concurrency: maxInFlight })
+
+  return {
+    /**
+     * @param maxWaitMs until `work` begins
+     * @throws Problem `overloaded`, or what `work` throws
+     */
+    run<T>(work: () => Promise<T>, maxWaitMs: number): Promise<T> {
+      if (queue.pending < maxInFlight) return queue.add(work)
+      if (queue.size >= maxInFlight) return Promise.reject(new Problem('overloaded'))
+      const waiting = new AbortController()
+      const timer = setTimeout(() => waiting.abort(new Problem('overloaded')), maxWaitMs)
+      const begin = () => {
+        clearTimeout(timer)
+        return work()
+      }
+      return queue.add(begin, { signal: waiting.signal })
+    },
+    inFlight: (): number => queue.pending,
+    waiting: (): number => queue.size,
+  }
+}
+
+export type Bulkhead = ReturnType<typeof createBulkhead>

@@ -1,0 +1,100 @@
+import { Problem } from '../../problems/catalog.js'
+
+const maxOutagesInARow = 5
+const minCalls = 20
+const windowMs = 30_000
+const bucketMs = 3_000
+const openMs = 5_000
+
+export interface CircuitBreakerOptions {
+  /** What a failure says about the provider: it is down, it is up, or nothing. */
+  readonly classify: (error: unknown) => 'down' | 'up' | 'nothing'
+  /** Milliseconds of a clock that never goes back. */
+  readonly monotonicNow: () => number
+}
+
+/**
+ * Answers in place of a provider that is down: it opens after five outages in a row, or when half of at least 20
+ * calls in 30 seconds were outages, and then lets one call through every five seconds to see.
+ *
+ * Not cockatiel's or opossum's: with the former every caller waits for that one call, by the wall's clock; the
+ * latter knows no outages in a row.
+ */
+export function createCircuitBreaker({ classify, monotonicNow }: CircuitBreakerOptions) {
+  let buckets: { readonly index: number; calls: number; outages: number }[] = []
+  let outagesInARow = 0
+  let openUntil: number | undefined
+  let isProbing = false
+  /** Goes up with every opening and closing: a call from before says nothing about now. */
+  let epoch = 0
+
+  function count(outage: boolean): void {
+    const index = Math.floor(monotonicNow() / bucketMs)
+    const current = buckets.at(-1)
+    const bucket = current?.index === index ? current : { index, calls: 0, outages: 0 }
+    if (bucket !== current) {
+      buckets = [...buckets.filter((old) => old.index > index - windowMs / bucketMs), bucket]
+    }
+    bucket.calls += 1
+    bucket.outages += outage ? 1 : 0
+    outagesInARow = outage ? outagesInARow + 1 : 0
+  }
+
+  function shouldOpen(): boolean {
+    const calls = buckets.reduce((sum, bucket) => sum + bucket.calls, 0)
+    const outages = buckets.reduce((sum, bucket) => sum + bucket.outages, 0)
+    return outagesInARow >= maxOutagesInARow || (calls >= minCalls && outages * 2 >= calls)
+  }
+
+  function settle(says: 'down' | 'up' | 'nothing', isProbe: boolean, begunIn: number): void {
+    const isOutage = says === 'down'
+    if (isProbe) isProbing = false
+    if (says === 'nothing' || begunIn !== epoch) return
+    if (isProbe) {
+      buckets = []
+      outagesInARow = 0
+      openUntil = isOutage ? monotonicNow() + openMs : undefined
+      epoch += 1
+    } else {
+      count(isOutage)
+      if (isOutage && shouldOpen()) {
+        openUntil = monotonicNow() + openMs
+        epoch += 1
+      }
+    }
+  }
+
+  /** @throws Problem `provider-unavailable` while the circuit is open */
+  function check(): void {
+    if (openUntil === undefined) return
+    const waitMs = openUntil - monotonicNow()
+    if (waitMs <= 0 && !isProbing) return
+    throw new Problem('provider-unavailable', {
+      retryAfterSeconds: Math.max(Math.ceil(waitMs / 1000), 1),
+      diagnosis: { reason: 'circuit-open' },
+    })
+  }
+
+  return {
+    check,
+    /** @throws as {@link check}, or what `work` throws */
+    async run<T>(work: () => Promise<T>): Promise<T> {
+      check()
+      const begunIn = epoch
+      const isProbe = openUntil !== undefined
+      if (isProbe) isProbing = true
+      try {
+        const result = await work()
+        settle('up', isProbe, begunIn)
+        return result
+      } catch (error) {
+        settle(classify(error), isProbe, begunIn)
+        throw error
+      }
+    },
+    /** Whether it keeps calls back now. Once its time has passed, the next call goes through. */
+    isOpen: (): boolean => openUntil !== undefined && (isProbing || monotonicNow() < openUntil),
+  }
+}
+
+export type CircuitBreaker = ReturnType<typeof createCircuitBreaker>

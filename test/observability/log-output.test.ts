@@ -1,0 +1,111 @@
+import { once } from 'node:events'
+import t, { type Test } from 'tap'
+import { addressesOf, send, spawnNode, startPeers, until } from '../helper.js'
+
+const entry = 'dist/server.js'
+const requestsAtOnce = 50
+
+async function start(t: Test, args = [entry], overrides: Record<string, string> = {}) {
+  const { environment, secrets, token } = await startPeers(t)
+  // Equal requests get the same token: this is about lines alone.
+  const env = { ...environment, PORT: '0', MANAGEMENT_PORT: '0', KYB_REPLAY_SECONDS: '60', ...overrides }
+  const server = spawnNode(t, args, env, secrets)
+  const { url, managementUrl } = await addressesOf(server)
+  const headers = { authorization: `Bearer ${await token()}` }
+  const mint = () => send(`${url}/onboarding/kyb-token`, { method: 'POST', headers })
+  let answered = 0
+  return {
+    ...server,
+    answered: () => answered,
+    async mintSome(): Promise<void> {
+      const answers = await Promise.all(Array.from({ length: requestsAtOnce }, mint))
+      t.ok(answers.every(({ status }) => status === 201))
+      answered += answers.length
+    },
+    readiness: async () => (await send(`${managementUrl}/readyz`)).status,
+    async dropped(): Promise<number> {
+      const { text } = await send(`${managementUrl}/metrics`)
+      return Number(/^log_lines_dropped_total (\d+)$/m.exec(text)?.[1])
+    },
+    async failing(): Promise<number> {
+      const { text } = await send(`${managementUrl}/metrics`)
+      return Number(/^log_output_failing (\d)$/m.exec(text)?.[1])
+    },
+  }
+}
+
+type Server = Awaited<ReturnType<typeof start>>
+
+async function mintUntilDropped({ mintSome, dropped }: Server): Promise<void> {
+  await until(async () => {
+    await mintSome()
+    return (await dropped()) > 0
+  })
+}
+
+t.test('LOG-08 who does not read holds up nobody, and what he misses is counted', async (t) => {
+  const server = await start(t)
+  t.equal(await server.dropped(), 0)
+  server.child.stdout.pause()
+  await mintUntilDropped(server)
+  const dropped = await server.dropped()
+  server.child.stdout.resume()
+  server.child.kill('SIGTERM')
+  t.equal(await server.exited, 0)
+  const lines = server.output.stdout.trim().split('\n')
+  const messages = lines.map((line) => JSON.parse(line).msg)
+  t.equal(
+    messages.filter((message) => message === 'audit' || message === 'request').length,
+    server.answered() * 2 - dropped,
+  )
+  t.equal(messages.at(-1), 'shutting down')
+})
+
+t.test('a full disk holds up nobody', async (t) => {
+  const fill =
+    'import{closeSync as c,openSync as o}from"node:fs";process.on("SIGWINCH",()=>{c(1);o("/dev/full","w")})'
+  const server = await start(t, ['--import', `data:text/javascript,${fill}`, entry])
+  t.equal(await server.failing(), 0)
+  server.child.kill('SIGWINCH')
+  await server.mintSome()
+  await until(async () => (await server.failing()) === 1)
+  await mintUntilDropped(server)
+  server.child.kill('SIGTERM')
+  t.equal(await server.exited, 0)
+  t.equal(server.output.stderr, '')
+})
+
+t.test('LIFE-48 who stops reading for good holds up nobody', async (t) => {
+  const server = await start(t)
+  server.child.stdout.destroy()
+  await server.mintSome()
+  await server.mintSome()
+  server.child.kill('SIGTERM')
+  t.equal(await server.exited, 0)
+  t.equal(server.output.stderr, '')
+})
+
+t.test('LOG-08 who never reads does not keep the process from ending', async (t) => {
+  const server = await start(t)
+  server.child.stdout.pause()
+  await mintUntilDropped(server)
+  const signalledAt = performance.now()
+  server.child.kill('SIGTERM')
+  // Not `exited`: that waits for the rest of the output.
+  const [code] = await once(server.child, 'exit')
+  t.equal(code, 0)
+  t.ok(performance.now() - signalledAt < 5000, 'about a second after the last request')
+  server.child.stdout.resume()
+})
+
+t.test('a second signal ends a process whose output nobody reads', async (t) => {
+  const server = await start(t, [entry], { DRAIN_DELAY_MS: '15000' })
+  server.child.stdout.pause()
+  await mintUntilDropped(server)
+  server.child.kill('SIGTERM')
+  await until(async () => (await server.readiness()) === 503)
+  server.child.kill('SIGTERM')
+  const [code] = await once(server.child, 'exit')
+  t.equal(code, 1)
+  server.child.stdout.resume()
+})
