@@ -8,7 +8,7 @@ import Fastify, {
   LogController,
 } from 'fastify'
 import type { Logger } from 'pino'
-import type { Config } from './config/load-config.js'
+import type { Config } from './config/config.js'
 import { withTraceId } from './observability/trace-context.js'
 import { accessLog, onClientError, onFrameworkError } from './plugins/access-log.js'
 import { authentication } from './plugins/authentication.js'

@@ -2,7 +2,8 @@ import { parseArgs } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { listen } from './app.js'
-import { type Config, ConfigError } from './config/load-config.js'
+import type { Config } from './config/config.js'
+import { ConfigError } from './config/faults.js'
 
 const maxPrintedCharacters = 1000
 

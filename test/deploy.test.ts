@@ -8,7 +8,8 @@ import type { PodDisruptionBudget } from 'kubernetes-types/policy/v1.js'
 import t from 'tap'
 import ts from 'typescript'
 import { parse, parseAllDocuments } from 'yaml'
-import { environmentSchema, loadConfig } from '../src/config/load-config.js'
+import { environmentSchema } from '../src/config/environment-schema.js'
+import { loadConfig } from '../src/config/load-config.js'
 
 interface Resource {
   readonly apiVersion: string

@@ -11,13 +11,8 @@ import { createTokenSigner, type TokenSigner } from '../sandbox/token-signer.js'
 import { buildApp, buildManagementApp, type Limits } from '../src/app.js'
 import { loadConfig } from '../src/config/load-config.js'
 import { createLogger } from '../src/observability/logger.js'
-import {
-  detailTexts,
-  type FieldFault,
-  type ProblemCode,
-  type ProblemDetail,
-  problems,
-} from '../src/problems/catalog.js'
+import { detailTexts, type ProblemCode, type ProblemDetail, problems } from '../src/problems/catalog.js'
+import type { FieldFault } from '../src/problems/problem.js'
 
 export const issuer = 'https://idp.example'
 export const audience = 'onboarding'

@@ -1,5 +1,5 @@
 import pino, { type DestinationStream, type Logger } from 'pino'
-import { Problem } from '../problems/catalog.js'
+import { Problem } from '../problems/problem.js'
 
 /**
  * The JSON logger of the whole process. Every serializer names what may pass: a request never brings its

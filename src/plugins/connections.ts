@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import fp from 'fastify-plugin'
-import { Problem } from '../problems/catalog.js'
+import { Problem } from '../problems/problem.js'
 import { sendProblem } from './problem-details.js'
 
 declare module 'fastify' {

@@ -1,5 +1,5 @@
 import fp from 'fastify-plugin'
-import { Problem } from '../problems/catalog.js'
+import { Problem } from '../problems/problem.js'
 import { createOriginMatcher } from '../services/http/origins.js'
 
 declare module 'fastify' {

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import fp from 'fastify-plugin'
-import { Problem } from '../problems/catalog.js'
+import { Problem } from '../problems/problem.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

@@ -1,5 +1,5 @@
 import fp from 'fastify-plugin'
-import type { Config } from '../config/load-config.js'
+import type { Config } from '../config/config.js'
 import { basicAuthorization, createIdenfyClient } from '../services/idenfy/client.js'
 import { createConnections } from '../services/idenfy/connections.js'
 import {

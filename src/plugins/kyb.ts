@@ -1,5 +1,5 @@
 import fp from 'fastify-plugin'
-import type { Config } from '../config/load-config.js'
+import type { Config } from '../config/config.js'
 import { createClientIdentity } from '../services/kyb/client-identity.js'
 import { createSessionPolicy, parsePolicy } from '../services/kyb/session-policy.js'
 import { createKybTokens, type KybTokens, type Result } from '../services/kyb/token-issuer.js'

@@ -1,6 +1,6 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import fp from 'fastify-plugin'
-import { Problem } from '../problems/catalog.js'
+import { Problem } from '../problems/problem.js'
 
 export interface OverloadOptions {
   readonly maxEventLoopDelayMs: number

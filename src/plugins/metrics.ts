@@ -1,6 +1,6 @@
 import fp from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import type { Config } from '../config/load-config.js'
+import type { Config } from '../config/config.js'
 import { problems } from '../problems/catalog.js'
 import { invalidTokenReasons } from '../services/auth/access-token.js'
 import { keySetFaultCodes } from '../services/auth/key-set.js'

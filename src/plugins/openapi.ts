@@ -1,12 +1,7 @@
 import type { SwaggerTransformObject } from '@fastify/swagger'
 import fp from 'fastify-plugin'
-import {
-  Problem,
-  type ProblemCode,
-  ProblemDetails,
-  type ProblemOptions,
-  problems,
-} from '../problems/catalog.js'
+import { type ProblemCode, problems } from '../problems/catalog.js'
+import { Problem, ProblemDetails, type ProblemOptions } from '../problems/problem.js'
 import { version } from '../version.js'
 
 /** Collects the contract of the routes that are registered after it: `app.swagger()` is the OpenAPI document. */

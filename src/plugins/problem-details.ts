@@ -3,7 +3,8 @@ import { type OutgoingHttpHeaders, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { type FieldFault, Problem, type ProblemCode, type ProblemDetail } from '../problems/catalog.js'
+import type { ProblemCode, ProblemDetail } from '../problems/catalog.js'
+import { type FieldFault, Problem } from '../problems/problem.js'
 
 declare module 'fastify' {
   interface FastifyRequest {

@@ -1,6 +1,6 @@
 import { rootCertificates } from 'node:tls'
 import fp from 'fastify-plugin'
-import type { Config } from '../config/load-config.js'
+import type { Config } from '../config/config.js'
 import { createSharedRedis, type SharedRedis } from '../services/single-flight/redis-connection.js'
 import { redisFailureCauses } from '../services/single-flight/redis-failure.js'
 

@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import type { IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { Problem } from '../problems/catalog.js'
+import { Problem } from '../problems/problem.js'
 
 /** Fields that two readers of a request must not read differently. */
 const singularFields = new Set(['host', 'authorization', 'content-type', 'content-encoding', 'x-company-id'])

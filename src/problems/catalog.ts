@@ -1,6 +1,11 @@
 import { type Static, Type } from '@sinclair/typebox'
 
-interface ProblemDefinition {
+export const ProviderOutcome = Type.Union([Type.Literal('not-created'), Type.Literal('unknown')], {
+  description: 'Was a verification perhaps opened?',
+})
+export type ProviderOutcome = Static<typeof ProviderOutcome>
+
+export interface ProblemDefinition {
   readonly status: number
   readonly title: string
   /** May the same request succeed later without a change? */
@@ -300,105 +305,4 @@ export type ProblemCode = keyof typeof problems
 export function outcomeOf(code: ProblemCode): ProviderOutcome | undefined {
   const definition: ProblemDefinition = problems[code]
   return definition.outcome
-}
-
-const FieldFault = Type.Object({
-  pointer: Type.String({ description: 'JSON Pointer into the request body (RFC 6901)' }),
-  code: Type.String(),
-})
-export type FieldFault = Static<typeof FieldFault>
-
-const ProviderOutcome = Type.Union([Type.Literal('not-created'), Type.Literal('unknown')], {
-  description: 'Was a verification perhaps opened?',
-})
-export type ProviderOutcome = Static<typeof ProviderOutcome>
-
-/** The body of every answer that is not a success: RFC 9457 with this service's extension members. */
-export const ProblemDetails = Type.Object(
-  {
-    type: Type.String({ description: 'A path on this service' }),
-    title: Type.String(),
-    status: Type.Integer(),
-    code: Type.Unsafe<ProblemCode>(Type.Union(Object.keys(problems).map((code) => Type.Literal(code)))),
-    requestId: Type.String({ description: 'Finds the line in the log of the service' }),
-    retryable: Type.Boolean({ description: 'May the same request succeed later without a change?' }),
-    outcome: Type.Optional(ProviderOutcome),
-    detail: Type.Optional(
-      Type.String({ description: 'What exactly is wrong, where a code has several causes' }),
-    ),
-    errors: Type.Optional(Type.Array(FieldFault)),
-    companyIds: Type.Optional(
-      Type.Array(Type.String(), { description: 'The companies that the caller may choose from' }),
-    ),
-  },
-  { additionalProperties: false },
-)
-export type ProblemDetails = Static<typeof ProblemDetails>
-
-export interface ProblemOptions {
-  /** For the operator's log only. */
-  readonly cause?: unknown
-  /** Which of the causes of the code it is, for the caller and the log. */
-  readonly detail?: ProblemDetail
-  /** For a caller who has to choose one. */
-  readonly companyIds?: readonly string[]
-  /** What the operator's log line says beyond the code: values from closed lists, or from a verified token. */
-  readonly diagnosis?: Readonly<Record<string, string | number | undefined>>
-  readonly errors?: readonly FieldFault[]
-  /** Response header fields that the code does not imply. */
-  readonly headers?: Readonly<Record<string, string>>
-  /** Overrides the delay that the table gives for the code. */
-  readonly retryAfterSeconds?: number
-  /** Why this service may repeat the call to iDenfy without the risk of a second verification, and when. */
-  readonly safeToRepeat?: {
-    readonly reason: 'not-sent' | 'rate-limited' | 'new-credentials'
-    readonly afterMs: number
-  }
-}
-
-/** A failure with a place in the table: what services, hooks and handlers throw. `detail` is logged as `reason`. */
-export class Problem extends Error {
-  override readonly name = 'Problem'
-  readonly status: number
-  readonly headers: Readonly<Record<string, string>>
-
-  readonly options: ProblemOptions
-
-  constructor(
-    readonly code: ProblemCode,
-    options: ProblemOptions = {},
-  ) {
-    const definition: ProblemDefinition = problems[code]
-    super(definition.title, { cause: options.cause })
-    const { detail, diagnosis } = options
-    this.options =
-      detail === undefined ? options : { ...options, diagnosis: { reason: detail, ...diagnosis } }
-    this.status = definition.status
-    const { challenge } = definition
-    const retryAfterSeconds = options.retryAfterSeconds ?? definition.retryAfterSeconds
-    this.headers = {
-      'cache-control': 'no-store',
-      ...(challenge !== undefined && { 'www-authenticate': challenge }),
-      ...(retryAfterSeconds !== undefined && { 'retry-after': String(retryAfterSeconds) }),
-      ...options.headers,
-    }
-  }
-
-  /** Composes the one shape of error bodies. Nothing in it comes from the request or from iDenfy, but names of fields. */
-  toDetails(requestId: string): ProblemDetails {
-    const { title, status, retryable, outcome }: ProblemDefinition = problems[this.code]
-    const { detail, errors, companyIds } = this.options
-    return {
-      type: `/problems/${this.code}`,
-      title,
-      status,
-      code: this.code,
-      requestId,
-      retryable,
-      ...(outcome && { outcome }),
-      ...(detail && { detail: detailTexts[detail] }),
-      ...(errors && { errors: [...errors] }),
-      ...(companyIds && { companyIds: [...companyIds] }),
-    }
-  }
 }

@@ -1,6 +1,6 @@
 import type { FastifyPluginAsync } from 'fastify'
 import type { Registry } from 'prom-client'
-import { Problem } from '../problems/catalog.js'
+import { Problem } from '../problems/problem.js'
 
 export interface ManagementOptions {
   readonly isDraining: () => boolean

@@ -1,7 +1,9 @@
 import { inspect } from 'node:util'
 import selfsigned from 'selfsigned'
 import t from 'tap'
-import { ConfigError, environmentSchema, loadConfig } from '../../src/config/load-config.js'
+import { environmentSchema } from '../../src/config/environment-schema.js'
+import { ConfigError } from '../../src/config/faults.js'
+import { loadConfig } from '../../src/config/load-config.js'
 
 const required = {
   AUTH_ISSUER: 'https://idp.example',

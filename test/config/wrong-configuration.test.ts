@@ -1,7 +1,8 @@
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { ConfigError, loadConfig } from '../../src/config/load-config.js'
+import { ConfigError } from '../../src/config/faults.js'
+import { loadConfig } from '../../src/config/load-config.js'
 import { spawnNode } from '../helper.js'
 
 type Variables = Readonly<Record<string, string | undefined>>

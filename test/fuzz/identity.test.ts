@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { Problem } from '../../src/problems/catalog.js'
+import { Problem } from '../../src/problems/problem.js'
 import { checkTemplate, createClientIdentity } from '../../src/services/kyb/client-identity.js'
 
 const numRuns = Number(process.env.FUZZ_RUNS ?? 1000)

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { Value } from '@sinclair/typebox/value'
 import fc from 'fast-check'
 import t from 'tap'
-import { ProblemDetails } from '../../src/problems/catalog.js'
+import { ProblemDetails } from '../../src/problems/problem.js'
 import { KybToken } from '../../src/routes/onboarding/kyb-token.js'
 import { type Answer, addressesOf, openSocket, Secrets, send, spawnNode, startPeers } from '../helper.js'
 

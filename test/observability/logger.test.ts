@@ -1,7 +1,7 @@
 import t from 'tap'
 import { request } from 'undici'
 import { createLogger } from '../../src/observability/logger.js'
-import { Problem } from '../../src/problems/catalog.js'
+import { Problem } from '../../src/problems/problem.js'
 
 function logged(write: (logger: ReturnType<typeof createLogger>) => void): Record<string, unknown> {
   const lines: string[] = []

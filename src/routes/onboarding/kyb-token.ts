@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type {} from '@fastify/swagger'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
-import { ProblemDetails } from '../../problems/catalog.js'
+import { ProblemDetails } from '../../problems/problem.js'
 import type { Caller } from '../../services/auth/caller.js'
 import { KybFormToken, KybSession } from '../../services/idenfy/schemas.js'
 

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import { type CryptoKey, errors, type JWTPayload, jwtVerify } from 'jose'
 import { LRUCache } from 'lru-cache'
-import { Problem } from '../../problems/catalog.js'
+import { Problem } from '../../problems/problem.js'
 import {
   checkHeader,
   checkIsAccessToken,

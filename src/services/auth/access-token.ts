@@ -1,5 +1,5 @@
 import type { JWTHeaderParameters, JWTPayload } from 'jose'
-import { Problem } from '../../problems/catalog.js'
+import { Problem } from '../../problems/problem.js'
 
 /** What fits into 16 KiB of headers beside the other fields. */
 const maxLength = 15_000

@@ -1,5 +1,5 @@
 import type { JWTPayload } from 'jose'
-import { Problem } from '../../problems/catalog.js'
+import { Problem } from '../../problems/problem.js'
 import { invalidToken, shown } from './access-token.js'
 
 /** Who asks, and for which company. Both ids are id texts; what goes into a template is checked there. */

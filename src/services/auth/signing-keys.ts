@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { type CryptoKey, createLocalJWKSet, errors, type JWTHeaderParameters } from 'jose'
-import { Problem } from '../../problems/catalog.js'
+import { Problem } from '../../problems/problem.js'
 import { invalidToken } from './access-token.js'
 import { fetchKeySet, type KeySetSource } from './fetch-key-set.js'
 import { type IgnoredKey, lintKeySet } from './key-set.js'

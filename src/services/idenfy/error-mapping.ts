@@ -1,4 +1,5 @@
-import { outcomeOf, Problem, type ProblemCode } from '../../problems/catalog.js'
+import { outcomeOf, type ProblemCode } from '../../problems/catalog.js'
+import { Problem } from '../../problems/problem.js'
 
 /**
  * What the operator has to look at when iDenfy refuses for good: the session policy, the key pair, the account's balance,

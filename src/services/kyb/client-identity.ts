@@ -1,5 +1,5 @@
 import { createHmac } from 'node:crypto'
-import { Problem } from '../../problems/catalog.js'
+import { Problem } from '../../problems/problem.js'
 import type { Caller } from '../auth/caller.js'
 
 const placeholders = ['companyId', 'userId', 'companyHash', 'userHash', 'requestId'] as const

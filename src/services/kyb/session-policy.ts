@@ -1,6 +1,6 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
-import { type FieldFault, Problem } from '../../problems/catalog.js'
+import { type FieldFault, Problem } from '../../problems/problem.js'
 import { idText } from '../auth/caller.js'
 import { type KybFormToken, KybSession, Lifetime, Locale, ScanRef, Tag } from '../idenfy/schemas.js'
 

@@ -1,5 +1,5 @@
 import PQueue from 'p-queue'
-import { Problem } from '../../problems/catalog.js'
+import { Problem } from '../../problems/problem.js'
 
 export interface BulkheadOptions {
   /** At a time; as many again may wait. */

@@ -1,4 +1,4 @@
-import { Problem } from '../../problems/catalog.js'
+import { Problem } from '../../problems/problem.js'
 
 const maxOutagesInARow = 5
 const minCalls = 20

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import { Abandoned } from '../../problems/abandoned.js'
-import { Problem } from '../../problems/catalog.js'
+import { Problem } from '../../problems/problem.js'
 
 /** A result, and where it comes from: made for this request, by an identical one in flight, or by one before. */
 export interface Landing<T> {

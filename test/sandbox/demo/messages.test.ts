@@ -1,6 +1,6 @@
 import t from 'tap'
 import { messageOf, problemCodes } from '../../../sandbox/demo/messages.js'
-import { Problem as ServiceProblem } from '../../../src/problems/catalog.js'
+import { Problem as ServiceProblem } from '../../../src/problems/problem.js'
 
 const jargon = /iDenfy|token|provider|request body|header|JSON|KYB|server|\d{3}/i
 

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
 import { Abandoned } from '../../../src/problems/abandoned.js'
-import { Problem } from '../../../src/problems/catalog.js'
+import { Problem } from '../../../src/problems/problem.js'
 import { classifyFailure, createReliableClient } from '../../../src/services/idenfy/resilient-client.js'
 import { createBulkhead } from '../../../src/services/resilience/bulkhead.js'
 import { createCircuitBreaker } from '../../../src/services/resilience/circuit-breaker.js'
