@@ -1,76 +1,50 @@
-import { randomUUID } from 'node:crypto'
-import type { Server } from 'node:http'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import Fastify, {
-  type FastifyBaseLogger,
-  type FastifyHttpOptions,
-  type FastifyInstance,
-  LogController,
-} from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
+import { type Clock, systemClock } from './clock.js'
 import type { Config } from './config/config.js'
 import { withTraceId } from './observability/trace-context.js'
 import { accessLog, onClientError, onFrameworkError } from './plugins/access-log.js'
 import { authentication } from './plugins/authentication.js'
-import { reloads } from './plugins/config-reload.js'
+import { configReload } from './plugins/config-reload.js'
 import { connections } from './plugins/connections.js'
-import { browsers } from './plugins/cors.js'
-import { draining } from './plugins/graceful-shutdown.js'
+import { cors } from './plugins/cors.js'
+import { gracefulShutdown } from './plugins/graceful-shutdown.js'
 import { idenfy } from './plugins/idenfy.js'
 import { kyb } from './plugins/kyb.js'
-import { overload } from './plugins/load-shedding.js'
+import { loadShedding } from './plugins/load-shedding.js'
 import { type MetricsOptions, metrics } from './plugins/metrics.js'
 import { openapi } from './plugins/openapi.js'
 import { problemDetails, refuseOnSocket, sendProblem } from './plugins/problem-details.js'
 import { rateLimits } from './plugins/rate-limits.js'
-import { sharedState } from './plugins/redis.js'
+import { redis } from './plugins/redis.js'
 import { createRequestId, requestIds } from './plugins/request-ids.js'
 import { strictRequests } from './plugins/strict-requests.js'
 import { documentationRoutes } from './routes/documentation.js'
 import { managementRoutes } from './routes/management.js'
 import { kybTokenRoute } from './routes/onboarding/kyb-token.js'
+import { defaultLimits, type Limits, serverOptions } from './server-options.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    config: Config
+    clock: Clock
+  }
+}
 
 export interface AppDependencies {
   readonly logger: Logger
-  /** Wall clock, milliseconds since the epoch. */
-  readonly now?: () => number
-  /** Milliseconds of a clock that never goes back. */
-  readonly monotonicNow?: () => number
+  readonly clock?: Clock
   /** Where the log goes, for its metrics. */
   readonly logOutput?: MetricsOptions['logOutput']
   readonly limits?: Partial<Limits>
 }
 
-/** Bounds on what a client can make the server hold or wait for. */
-export interface Limits {
-  readonly bodyBytes: number
-  readonly headerBytes: number
-  readonly connections: number
-  /** Until the last header byte has arrived. */
-  readonly headersTimeoutMs: number
-  /** Until the last body byte has arrived. */
-  readonly requestTimeoutMs: number
-  /** How often Node looks at the two timeouts; a connection can outlive them by so much. */
-  readonly timeoutCheckMs: number
-  readonly eventLoopDelayMs: number
-}
-
-export const defaultLimits: Limits = {
-  bodyBytes: 4096,
-  headerBytes: 16 * 1024,
-  connections: 5000,
-  headersTimeoutMs: 5000,
-  requestTimeoutMs: 10_000,
-  timeoutCheckMs: 1000,
-  eventLoopDelayMs: 500,
-}
-
-/** Builds the public application; whoever calls it listens and closes. */
+/** Builds the public application. The caller listens and closes. */
 export async function buildApp(config: Config, dependencies: AppDependencies) {
   const {
     logger,
-    now = Date.now,
-    monotonicNow = () => performance.now(),
+    clock = systemClock,
     logOutput = { droppedLines: () => 0, isFailing: () => false },
   } = dependencies
   const limits = { ...defaultLimits, ...dependencies.limits }
@@ -84,21 +58,23 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   }).withTypeProvider<TypeBoxTypeProvider>()
   app.server.maxConnections = limits.connections
 
+  app.decorate('config', config)
+  app.decorate('clock', clock)
   await app.register(problemDetails)
   await app.register(connections)
   await app.register(requestIds)
-  await app.register(metrics, { config, logOutput })
-  await app.register(accessLog, { monotonicNow })
-  await app.register(browsers, { origins: config.CORS_ORIGINS ?? [] })
-  await app.register(draining)
-  await app.register(overload, { maxEventLoopDelayMs: limits.eventLoopDelayMs })
+  await app.register(metrics, { logOutput })
+  await app.register(accessLog)
+  await app.register(cors)
+  await app.register(gracefulShutdown)
+  await app.register(loadShedding, { maxEventLoopDelayMs: limits.eventLoopDelayMs })
   await app.register(strictRequests)
-  await app.register(sharedState, { config })
-  await app.register(rateLimits, { config, monotonicNow })
-  await app.register(authentication, { config, now, monotonicNow })
-  await app.register(reloads)
-  await app.register(idenfy, { config, now, monotonicNow })
-  await app.register(kyb, { config, now, monotonicNow })
+  await app.register(redis)
+  await app.register(rateLimits)
+  await app.register(authentication)
+  await app.register(configReload)
+  await app.register(idenfy)
+  await app.register(kyb)
 
   if (config.DOCS) {
     await app.register(openapi)
@@ -112,7 +88,7 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   return app
 }
 
-/** Builds the application of the management listener, which answers for `app`. */
+/** Builds the application of the management listener, which reports on `app`. */
 export async function buildManagementApp(app: FastifyInstance, { logger }: AppDependencies) {
   const management = Fastify({
     ...serverOptions(logger, defaultLimits),
@@ -128,37 +104,4 @@ export async function buildManagementApp(app: FastifyInstance, { logger }: AppDe
     registry: app.metrics.registry,
   })
   return management
-}
-
-/**
- * Listens on an address. `::` takes IPv4 too, and where there is no IPv6 it means `0.0.0.0`: that is Node's default.
- * `localhost` is one address, because the second server that Fastify would start has none of the above.
- */
-export async function listen(app: FastifyInstance, host: string, port: number): Promise<void> {
-  await app.listen({ host: { '::': '', localhost: '127.0.0.1' }[host] ?? host, port })
-}
-
-/** How every server of this process parses, validates and bounds what comes in. */
-export function serverOptions(logger: Logger, limits: Limits): FastifyHttpOptions<Server> {
-  return {
-    loggerInstance: logger as FastifyBaseLogger,
-    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
-    genReqId: () => randomUUID(),
-    // Fastify's defaults strip unknown properties, coerce types and stop at the first fault.
-    ajv: {
-      customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false, allErrors: true },
-    },
-    bodyLimit: limits.bodyBytes,
-    requestTimeout: limits.requestTimeoutMs,
-    http: {
-      maxHeaderSize: limits.headerBytes,
-      headersTimeout: limits.headersTimeoutMs,
-      connectionsCheckingInterval: limits.timeoutCheckMs,
-      // Node's own refusal is no problem+json; the strict-requests plugin looks.
-      requireHostHeader: false,
-    },
-    // The draining plugin answers in the shape of all other errors.
-    return503OnClosing: false,
-    exposeHeadRoutes: false,
-  }
 }

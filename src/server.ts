@@ -1,26 +1,26 @@
 import { writeSync } from 'node:fs'
 
 const shutdownSignals = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'] as const
-// Process 1 of a container loses a signal that it has no handler for, and loading the rest takes a while.
+// Process 1 of a container ignores signals without a handler. Loading the other modules takes some time.
 const stop = () => process.exit(0)
 for (const signal of shutdownSignals) process.once(signal, stop)
-// The first would open Node's inspector, the second end the process.
+// SIGUSR1 would open Node's inspector, SIGUSR2 would end the process.
 for (const signal of ['SIGUSR1', 'SIGUSR2']) process.on(signal, () => {})
 
 const { createLogOutput } = await import('./observability/log-output.js')
 const logOutput = createLogOutput()
 
-/** Whatever the log level is: one line for machines on stdout, and text on stderr. */
+/** Writes one JSON line to stdout and a text to stderr, at every log level. */
 function cannotStart(error: Error & { faults?: readonly string[] }): never {
   const { name, stack = '', message } = error
-  // What is not a fault of the configuration may quote anything.
+  // The message of another error may quote anything.
   const { faults = [`unexpected ${name}`, ...stack.replace(message, '').split('\n').slice(1)] } = error
   const line = { level: 'fatal', time: new Date().toISOString(), msg: 'cannot start', faults }
   logOutput.write(`${JSON.stringify(line)}\n`)
   try {
     writeSync(2, `onboarding-bff cannot start. ${error.faults ? message : faults.join('\n')}\n`)
   } catch {
-    // No one reads stderr.
+    // stderr has no reader.
   }
   process.exit(1)
 }
@@ -29,8 +29,9 @@ process.once('uncaughtException', cannotStart)
 try {
   const { createLogger } = await import('./observability/logger.js')
   const logger = createLogger('info', logOutput)
-  const { listenOn, logPrints, parseArguments } = await import('./start-up.js')
-  logPrints(logger)
+  const { captureConsole } = await import('./observability/capture-console.js')
+  captureConsole(logger)
+  const { parseArguments } = await import('./config/command-line.js')
   const { checkOnly } = parseArguments(process.argv.slice(2))
   const { forgetDebug, loadConfig } = await import('./config/load-config.js')
   forgetDebug()
@@ -43,10 +44,11 @@ try {
   logger.level = config.LOG_LEVEL
   const { default: closeWithGrace } = await import('close-with-grace')
   const { buildApp, buildManagementApp } = await import('./app.js')
+  const { listenOn } = await import('./listen.js')
   const app = await buildApp(config, { logger, logOutput })
   const management = await buildManagementApp(app, { logger })
   process.once('exit', () => {
-    // Node would wait for the thread that reads. Nothing else ends a process then.
+    // Node would wait for the thread that hangs in a read. Only SIGKILL ends the process then.
     /* c8 ignore next -- a process that is killed reports no coverage */
     if (app.isReadingHung()) process.kill(process.pid, 'SIGKILL')
   })
@@ -57,7 +59,7 @@ try {
     await app.drain(config.DRAIN_DELAY_MS)
     await app.close()
     await management.close()
-    // A rejection without a reason is no normal end.
+    // A rejection without a reason is an error too.
     if (!signal && !err) process.exit(1)
   })
   for (const signal of shutdownSignals) process.off(signal, stop)

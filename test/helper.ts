@@ -8,11 +8,13 @@ import { request } from 'undici'
 import { buildIdenfySimulator } from '../sandbox/idenfy-simulator.js'
 import { buildIdentityProvider } from '../sandbox/identity-provider.js'
 import { createTokenSigner, type TokenSigner } from '../sandbox/token-signer.js'
-import { buildApp, buildManagementApp, type Limits } from '../src/app.js'
+import { buildApp, buildManagementApp } from '../src/app.js'
+import { systemClock } from '../src/clock.js'
 import { loadConfig } from '../src/config/load-config.js'
 import { createLogger } from '../src/observability/logger.js'
 import { detailTexts, type ProblemCode, type ProblemDetail, problems } from '../src/problems/catalog.js'
 import type { FieldFault } from '../src/problems/problem.js'
+import type { Limits } from '../src/server-options.js'
 
 export const issuer = 'https://idp.example'
 export const audience = 'onboarding'
@@ -34,7 +36,7 @@ export interface Overrides {
   readonly prepare?: (app: Awaited<ReturnType<typeof buildApp>>) => void
 }
 
-export interface Answer {
+export interface HttpResponse {
   readonly status: number
   readonly headers: Readonly<Record<string, string | string[] | undefined>>
   readonly text: string
@@ -149,8 +151,7 @@ export async function build(t: Test, overrides: Overrides = {}) {
   const config = loadConfig({ ...peers.environment, ...env })
   const app = await buildApp(config, {
     logger,
-    now,
-    ...(overrides.monotonicNow && { monotonicNow: overrides.monotonicNow }),
+    clock: { now, monotonicNow: overrides.monotonicNow ?? systemClock.monotonicNow },
     // A busy machine must not make a test shed requests.
     limits: { eventLoopDelayMs: 60_000, ...overrides.limits },
   })
@@ -176,7 +177,7 @@ export async function build(t: Test, overrides: Overrides = {}) {
     /** `POST /onboarding/kyb-token`, by default without a body and with a valid token. */
     mint: async (
       options: { body?: unknown; token?: string; headers?: Record<string, string | string[]> } = {},
-    ): Promise<Answer> => {
+    ): Promise<HttpResponse> => {
       const token = options.token ?? (await peers.token())
       return send(`${url}/onboarding/kyb-token`, {
         method: 'POST',
@@ -233,8 +234,8 @@ export async function freePort(t: Test): Promise<number> {
 }
 
 /** The answers in what a connection has received; interim ones (1xx) are left out. */
-export function parseAnswers(raw: string): Answer[] {
-  const answers: Answer[] = []
+export function parseResponses(raw: string): HttpResponse[] {
+  const answers: HttpResponse[] = []
   for (let rest = raw; rest !== ''; ) {
     const headEnd = rest.indexOf('\r\n\r\n')
     const [statusLine = '', ...fields] = rest.slice(0, headEnd).split('\r\n')
@@ -302,7 +303,7 @@ export async function addressesOf(server: ReturnType<typeof spawnNode>) {
   return { url: urlOf(addresses), managementUrl: urlOf(managementAddresses) }
 }
 
-export async function send(url: string, options?: Parameters<typeof request>[1]): Promise<Answer> {
+export async function send(url: string, options?: Parameters<typeof request>[1]): Promise<HttpResponse> {
   const { statusCode, headers, body } = await request(url, options)
   const text = await body.text()
   const isJson = text !== '' && /json/.test(String(headers['content-type']))
@@ -335,7 +336,7 @@ const severalCauses = new Set<ProblemCode>([
 /** That an answer is the problem of this code, in full and in form, and nothing else. */
 export function matchProblem(
   t: Test,
-  answer: Answer,
+  answer: HttpResponse,
   code: ProblemCode,
   extra: { errors?: FieldFault[]; outcome?: string; detail?: ProblemDetail; companyIds?: string[] } = {},
 ): void {

@@ -1,9 +1,9 @@
 import t from 'tap'
 import {
-  type Answer,
   addressesOf,
   apiKey,
   apiSecret,
+  type HttpResponse,
   openSocket,
   Secrets,
   send,
@@ -66,7 +66,7 @@ t.test('LOG-01 a process gives no secret away, whatever happens to it', async (t
     { delayMs: 1000 },
   ]
   const answers: string[] = []
-  const keep = ({ status, text }: Answer) => status === 201 || answers.push(text)
+  const keep = ({ status, text }: HttpResponse) => status === 201 || answers.push(text)
   for (const fault of faults) {
     await peers.setFault({ ...fault, times: 1 })
     keep(await post())

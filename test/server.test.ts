@@ -57,7 +57,7 @@ t.test('the bundle finds what is loaded only where it is used', async (t) => {
     STATE_ENCRYPTION_KEY: Buffer.alloc(32).toString('base64'),
   }
   const server = await start(t, [bundle], { ...uncounted, ...redis, DOCS: 'true' })
-  await server.waitFor(/Redis is down/)
+  await server.waitFor(/Redis unavailable/)
   for (const path of ['/docs/', '/docs/static/swagger-ui.css', '/problems/overloaded']) {
     t.equal((await send(server.url + path)).status, 200, path)
   }

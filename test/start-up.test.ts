@@ -98,7 +98,7 @@ t.test('--check-config tells the settings, without a connection and without secr
     const { exited, output } = spawnNode(t, [entry, ...args], env)
     t.equal(await exited, 1)
     t.strictSame(JSON.parse(output.stdout).faults, [
-      'The arguments have one that is not known: there is only --check-config',
+      'There is an unknown argument. The only one is --check-config',
     ])
   }
   const { exited, output } = spawnNode(t, [entry, '--check-config'], { ...env, AUTH_REQUIRED_SCOPES: 'a' })

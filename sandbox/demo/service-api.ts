@@ -12,7 +12,7 @@ export interface paths {
         put?: never;
         /**
          * Creates a KYB token for the company of the caller
-         * @description Equal requests that come together, or within a short while after a success, get the same token: a double click opens no second verification.
+         * @description Identical requests at the same time, or shortly after a success, get the same token. A double click does not open a second verification.
          */
         post: operations["createKybToken"];
         delete?: never;
@@ -32,16 +32,16 @@ export interface components {
             status: number;
             /** @enum {string} */
             code: "malformed-request" | "validation-failed" | "unauthenticated" | "invalid-token" | "insufficient-scope" | "company-not-allowed" | "company-required" | "identity-not-mappable" | "field-not-permitted" | "preflight-refused" | "not-found" | "method-not-allowed" | "request-timeout" | "kyb-session-conflict" | "idempotency-conflict" | "payload-too-large" | "unsupported-media-type" | "expectation-failed" | "idempotency-mismatch" | "rate-limited" | "header-too-large" | "internal-error" | "provider-rejected" | "provider-bad-response" | "provider-outcome-unknown" | "provider-unavailable" | "provider-rate-limited" | "auth-keys-unavailable" | "state-unavailable" | "overloaded" | "draining" | "provider-timeout";
-            /** @description Finds the line in the log of the service */
+            /** @description The id of the request in the log of the service */
             requestId: string;
-            /** @description May the same request succeed later without a change? */
+            /** @description Whether the same request may succeed later */
             retryable: boolean;
             /**
-             * @description Was a verification perhaps opened?
+             * @description Whether a verification may have been opened
              * @enum {string}
              */
             outcome?: "not-created" | "unknown";
-            /** @description What exactly is wrong, where a code has several causes */
+            /** @description The exact cause, if a code has several */
             detail?: string;
             errors?: {
                 /** @description JSON Pointer into the request body (RFC 6901) */
@@ -66,9 +66,9 @@ export interface components {
             tokenType: "FORM";
             /** @description A bearer credential for the whole form */
             tokenString: string;
-            /** @description When the token ends, as iDenfy wrote it */
+            /** @description When the token expires, as sent by iDenfy */
             expiration: string;
-            /** @description Whole seconds until then, by the clock of the server */
+            /** @description Seconds until then, by the clock of the server */
             expiresIn: number;
             isValid: boolean;
             /** @description iDenfy's id of the company */
@@ -88,17 +88,17 @@ export interface components {
     parameters: never;
     requestBodies: never;
     headers: {
-        /** @description The methods that this path has */
+        /** @description The methods that this path supports */
         Allow: string;
         /** @description `true` if this is the stored response to an earlier request with the same key */
         "Idempotency-Replayed": string;
-        /** @description What is left of the limits that this request counted for, and for how many seconds: `requests` of the user, and new verifications of the `user` and the `company` */
+        /** @description What is left of the limits after this request, and for how many seconds: `requests` of the user, and new verifications of the `user` and the `company` */
         RateLimit: string;
         /** @description These limits and their windows in seconds */
         "RateLimit-Policy": string;
-        /** @description Seconds; do not repeat the request before */
+        /** @description Seconds to wait before a retry */
         "Retry-After": number;
-        /** @description Finds the request in the log of the service */
+        /** @description The id of the request in the log of the service */
         "X-Request-Id": string;
         /** @description RFC 6750 */
         "WWW-Authenticate": string;
@@ -111,9 +111,9 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Picks one of the companies that the access token lists; its id as it is, or percent-encoded */
+                /** @description Selects one of the companies in the access token. The id, as it is or percent-encoded */
                 "X-Company-Id"?: string;
-                /** @description Identical requests with the same key get the same response, and at most one verification is opened for them (a string of RFC 8941; quotes may be left out) */
+                /** @description Identical requests with the same key get the same response. At most one verification is opened for them. A string of RFC 8941; the quotes are optional */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -130,7 +130,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A token. It and `redirectUrl` are credentials for the whole form: never log or store them. */
+            /** @description The token. The token and `redirectUrl` are credentials for the whole form. Never log or store them. */
             201: {
                 headers: {
                     "Idempotency-Replayed": components["headers"]["Idempotency-Replayed"];
@@ -158,9 +158,9 @@ export interface operations {
                 };
             };
             /**
-             * @description `malformed-request`: not parsable, not UTF-8, a query string, a bad `Idempotency-Key`, or ambiguous: two `Host`, `Authorization`, `Content-Type` or `X-Company-Id`. `detail` says which. Fix what `detail` names.
+             * @description `malformed-request`: the request cannot be parsed, is not UTF-8, has a query string or an invalid `Idempotency-Key`, or is ambiguous (for example two `Authorization` headers). `detail` says which. Fix the cause that `detail` names.
              *
-             *     `validation-failed`: the body breaks the schema; `errors` names every fault. Mend what `errors` points to. The same body fails again.
+             *     `validation-failed`: the body does not match the schema. `errors` lists every fault. Fix the properties that `errors` points to. The same body will fail again.
              */
             400: {
                 headers: {
@@ -174,9 +174,9 @@ export interface operations {
                 };
             };
             /**
-             * @description `unauthenticated`: no bearer credentials. Send `Authorization: Bearer` with the access token for this API; if there is none, let the user sign in.
+             * @description `unauthenticated`: the request has no bearer token. Send `Authorization: Bearer` with the access token for this API. If there is none, let the user sign in.
              *
-             *     `invalid-token`: any fault of the access token; the reason is in the log alone. Get a new access token without troubling the user, and repeat once. If that fails too, let the user sign in again.
+             *     `invalid-token`: the access token is not accepted. The reason is only in the log. Get a new access token in the background and retry once. If that fails too, let the user sign in again.
              */
             401: {
                 headers: {
@@ -189,17 +189,17 @@ export interface operations {
                 };
             };
             /**
-             * @description `insufficient-scope`: the access token lacks `AUTH_REQUIRED_SCOPE`. Ask the identity provider for the scope when the user signs in.
+             * @description `insufficient-scope`: the access token does not have the scope in `AUTH_REQUIRED_SCOPE`. Request the scope from the identity provider when the user signs in.
              *
-             *     `company-not-allowed`: no company in the token, or `X-Company-Id` names one that the token does not list. `detail` says which. Show that this account has no access to the company. The identity provider lists the companies of a user.
+             *     `company-not-allowed`: the token has no company, or `X-Company-Id` names a company that the token does not list. `detail` says which. Show that this account has no access to the company. The companies of a user are set at the identity provider.
              *
-             *     `company-required`: the token lists several companies and the request has no `X-Company-Id`. `companyIds` lists them. Let the user choose one of `companyIds` and send it as `X-Company-Id`, percent-encoded.
+             *     `company-required`: the token lists several companies and the request has no `X-Company-Id`. `companyIds` lists them. Let the user choose one of `companyIds`. Send it percent-encoded as `X-Company-Id`.
              *
-             *     `identity-not-mappable`: the templates cannot express the user's or company's id: it is too long for iDenfy, or has characters outside `A-Z a-z 0-9 . _ ~ @ | + = -`. Also a token of a service, which has no user. The front-end cannot fix this. The operator sets `KYB_EXTERNAL_REF={userHash}` or `KYB_CLIENT_ID={companyHash}` together with `KYB_IDENTITY_KEY`: a hash is short and takes any id.
+             *     `identity-not-mappable`: the id of the user or the company is too long for iDenfy, or has characters other than `A-Z a-z 0-9 . _ ~ @ | + = -`. Also for the token of a service, which has no user. The front-end cannot fix this. The operator can set `KYB_EXTERNAL_REF={userHash}` or `KYB_CLIENT_ID={companyHash}`, with `KYB_IDENTITY_KEY`. A hash is short and works for any id.
              *
-             *     `field-not-permitted`: a known property that policy does not let this caller set; `errors` names them. Leave those properties out, or ask the operator to open them in the session policy.
+             *     `field-not-permitted`: the policy does not let this caller set a property, or set it to this value. `errors` lists them. Omit these properties, or ask the operator to allow them in the session policy.
              *
-             *     `preflight-refused`: a CORS preflight from an origin that `CORS_ORIGINS` does not have. Tell the operator which origin your page has. The page itself only sees a network error.
+             *     `preflight-refused`: a CORS preflight comes from an origin that is not in `CORS_ORIGINS`. Tell the operator the origin of your page. The page itself sees only a network error.
              */
             403: {
                 headers: {
@@ -213,7 +213,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `not-found`: no such path. Check the path: it has no slash at its end. */
+            /** @description `not-found`: the path does not exist. Check the path. It does not end with a slash. */
             404: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -223,7 +223,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `method-not-allowed`: another method than those in `Allow`. Use one of the methods in `Allow`. */
+            /** @description `method-not-allowed`: the path does not support this method. Use one of the methods in `Allow`. */
             405: {
                 headers: {
                     Allow: components["headers"]["Allow"];
@@ -234,7 +234,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `request-timeout`: the request came too slowly. Repeat the request, on a better connection if there is a choice. */
+            /** @description `request-timeout`: the request was not complete in time. Retry the request, on a better connection if possible. */
             408: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -247,9 +247,9 @@ export interface operations {
                 };
             };
             /**
-             * @description `kyb-session-conflict`: iDenfy has an active session for this client. Let the user finish the form that is open. Offer to try again later, not by itself.
+             * @description `kyb-session-conflict`: iDenfy already has an active session for this client. Let the user finish the open form. Offer a retry later, but do not retry automatically.
              *
-             *     `idempotency-conflict`: a request with this `Idempotency-Key` is still in flight. Wait as `Retry-After` says and retry with the same key.
+             *     `idempotency-conflict`: another request with this `Idempotency-Key` has no result yet. Wait as `Retry-After` says and retry with the same key.
              */
             409: {
                 headers: {
@@ -263,7 +263,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `payload-too-large`: a body of more than 4 KiB. Send less: no valid body is so long. */
+            /** @description `payload-too-large`: the body is larger than 4 KiB. Send a smaller body. No valid body is that large. */
             413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -275,7 +275,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `unsupported-media-type`: a body that is not `application/json` in UTF-8, or is encoded. `detail` says which. Send `Content-Type: application/json`, or neither a body nor that field. */
+            /** @description `unsupported-media-type`: the body is not `application/json` in UTF-8, or is compressed. `detail` says which. Send `Content-Type: application/json`, or no body and no `Content-Type`. */
             415: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -287,7 +287,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `expectation-failed`: an `Expect` other than `100-continue`. Leave `Expect` out. */
+            /** @description `expectation-failed`: `Expect` has another value than `100-continue`. Omit `Expect`. */
             417: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -297,7 +297,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `idempotency-mismatch`: this `Idempotency-Key` came before, with another body. Use a new key for every request that is not a retry. */
+            /** @description `idempotency-mismatch`: an earlier request with this `Idempotency-Key` had another body. Use a new key for every request that is not a retry. */
             422: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -309,7 +309,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `rate-limited`: too many new verifications of this user or company, too many requests of this user, or too many failed authentications of this address. `detail` says which. Wait as `Retry-After` says. If it comes in ordinary use, look for a loop in the front-end. */
+            /** @description `rate-limited`: there were too many new verifications of this user or company, requests of this user, or failed authentications from this address. `detail` says which. Wait as `Retry-After` says. If it happens in normal use, look for a loop in the front-end. */
             429: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -322,7 +322,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `header-too-large`: more than 16 KiB of headers, or more than 64 of them. Send fewer or shorter fields; cookies are not needed. */
+            /** @description `header-too-large`: the headers are larger than 16 KiB, or there are more than 64. Send fewer or shorter headers. Cookies are not needed. */
             431: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -332,7 +332,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `internal-error`: a fault of this service. Show that something went wrong, with `requestId`, and tell the operator. */
+            /** @description `internal-error`: this service has a fault. Show an error message with `requestId`, and tell the operator. */
             500: {
                 headers: {
                     "Idempotency-Replayed": components["headers"]["Idempotency-Replayed"];
@@ -346,11 +346,11 @@ export interface operations {
                 };
             };
             /**
-             * @description `provider-rejected`: iDenfy refused for a reason that the caller cannot change: credentials, funds, contract, configuration, or a certificate that is not trusted. The log has the class; page the on-call engineer. Show that verification is not available just now, with `requestId`. The operator has to act.
+             * @description `provider-rejected`: iDenfy refused the request for a reason that the caller cannot change: credentials, funds, contract, configuration, or a certificate that is not trusted. The log has the class. Page the on-call engineer. Show that verification is not available now, with `requestId`. The operator must act.
              *
-             *     `provider-bad-response`: iDenfy's response is not the token that was requested. Show that verification is not available just now, with `requestId`. The operator has to look.
+             *     `provider-bad-response`: iDenfy's response is not the requested token. Show that verification is not available now, with `requestId`. The operator must check the log.
              *
-             *     `provider-outcome-unknown`: the connection broke after the request was sent, iDenfy failed with a 5xx, or the instance that sent the request is gone. Do not retry by machine. Let the user decide to try again, with a new `Idempotency-Key`: a verification may have been opened, and a second one may be.
+             *     `provider-outcome-unknown`: the connection was lost after the request was sent, iDenfy responded with a 5xx status, or the instance that sent the request is gone. Do not retry automatically. Let the user decide to try again, with a new `Idempotency-Key`. A verification may exist, and a second one may be opened.
              */
             502: {
                 headers: {
@@ -365,17 +365,17 @@ export interface operations {
                 };
             };
             /**
-             * @description `provider-unavailable`: iDenfy could not be reached in time, or requests are kept from it while it fails. Nothing was sent. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
+             * @description `provider-unavailable`: iDenfy could not be reached in time, or the circuit breaker is open. Nothing was sent. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
              *
-             *     `provider-rate-limited`: iDenfy limits the account. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
+             *     `provider-rate-limited`: iDenfy limits the requests of the account. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
              *
-             *     `auth-keys-unavailable`: the identity provider's signing keys, or the one that this token needs, could not be fetched. Wait as `Retry-After` says and repeat. The user need not sign in again.
+             *     `auth-keys-unavailable`: the identity provider's signing keys, or the key of this token, could not be fetched. Wait as `Retry-After` says and retry. The user does not need to sign in again.
              *
-             *     `state-unavailable`: Redis is unavailable, and without it this request could open a second verification. Nothing was sent; see `REDIS_REQUIRED`. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
+             *     `state-unavailable`: Redis is unavailable, and without it this request could open a second verification. Nothing was sent. See `REDIS_REQUIRED`. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
              *
-             *     `overloaded`: this instance cannot keep up. Wait as `Retry-After` says and repeat.
+             *     `overloaded`: this instance has too many requests. Wait as `Retry-After` says and retry.
              *
-             *     `draining`: this instance is shutting down. Repeat on a new connection: another instance takes over.
+             *     `draining`: this instance is shutting down. Retry on a new connection. Another instance will respond.
              */
             503: {
                 headers: {
@@ -389,7 +389,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `provider-timeout`: the request was sent to iDenfy, perhaps by another instance, and no response came in time. Do not retry by machine. Let the user decide to try again, with a new `Idempotency-Key`: a verification may have been opened, and a second one may be. */
+            /** @description `provider-timeout`: the request was sent to iDenfy, by this or another instance, and there was no response in time. Do not retry automatically. Let the user decide to try again, with a new `Idempotency-Key`. A verification may exist, and a second one may be opened. */
             504: {
                 headers: {
                     "Idempotency-Replayed": components["headers"]["Idempotency-Replayed"];

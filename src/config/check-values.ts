@@ -6,23 +6,23 @@ import { networks } from './environment-schema.js'
  * quotes the value.
  */
 
-/** A value that a shell, a template or an orchestrator should have filled in. */
+/** A placeholder that a shell, a template or an orchestrator should have replaced. */
 const notReplaced = /\$\{\w|\$\(\w+\)|^\$\w+$|^\{\{.*\}\}$|^<.*>$|^%\w+%$/
 
-/** Mistakes that are easy to make in any variable, and hard to see in a message. */
+/** Refuses mistakes that are easy to make in any variable and hard to see in a message. */
 export function checkText(text: string): void {
-  // Not a default: a substitution that failed must not turn a check off.
+  // Empty does not mean the default: a substitution that failed must not disable a check.
   if (text === '') throw new Error('must not be empty; leave the variable out instead')
   if (text !== text.trim()) throw new Error('must not have white space at its start or end')
   if (/\p{Cc}/u.test(text)) throw new Error('must not have a line break or another control character')
   if (/^(["'`]).*\1$/.test(text)) throw new Error('must not have quotes around it')
-  if (/^your-api-(key|secret)$/.test(text)) throw new Error('is still that of .env.example')
-  if (notReplaced.test(text)) throw new Error('has the name of a variable that was not replaced')
+  if (/^your-api-(key|secret)$/.test(text)) throw new Error('is still the placeholder of .env.example')
+  if (notReplaced.test(text)) throw new Error('contains a placeholder that was not replaced')
 }
 
 export function checkIssuer(issuer: string, audience: string | undefined, jwksUrl: string | undefined): void {
   if (!URL.canParse(issuer)) {
-    // Such an issuer exists, but then its keys are somewhere else.
+    // An issuer need not be a URL, if its keys have a URL of their own.
     if (jwksUrl !== undefined) return
     const hint = audience?.includes('://') ? '; AUTH_AUDIENCE is one: are the two swapped?' : ''
     throw new Error(`must be an https: URL${hint}`)
@@ -48,7 +48,7 @@ export function checkUrl(text: string, allowInsecure: boolean): URL {
   return url
 }
 
-/** A URL, a port after it or brackets around it would only fail once the service listens. */
+/** Finds a scheme, a port or brackets, which would fail only when the service listens. */
 export function checkHost(text: string): void {
   if (!isIPv6(text) && !/^[\w.-]+$/.test(text)) {
     throw new Error('must be an address or a host name, without brackets, scheme and port')
@@ -100,7 +100,7 @@ export function checkOrigin(text: string, allowInsecure: boolean): void {
 export function checkNetwork(text: string): void {
   const [address = '', prefix] = text.split('/')
   const version = isIP(address)
-  if (prefix === '0') throw new Error('must not be every address: clients could name any address as theirs')
+  if (prefix === '0') throw new Error('must not be every address: clients could claim any address')
   const isNetwork = version !== 0 && (prefix === undefined || Number(prefix) <= (version === 4 ? 32 : 128))
   if (!isNetwork) throw new Error(`must be ${networks}`)
 }

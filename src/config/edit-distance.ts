@@ -1,4 +1,4 @@
-/** How many characters to insert, delete or replace to make one text of the other. */
+/** The Levenshtein distance: how many characters to insert, delete or replace to turn one text into the other. */
 export function editDistance(from: string, to: string): number {
   let row = Array.from({ length: to.length + 1 }, (_, index) => index)
   for (const [rowIndex, character] of [...from].entries()) {

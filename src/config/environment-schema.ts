@@ -3,7 +3,7 @@ import { type Static, Type } from '@sinclair/typebox'
 const asymmetricAlgorithms = 'RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA Ed25519'.split(' ')
 export const networks = 'a comma-separated list of addresses and CIDRs'
 
-/** A comma-separated list. `expected` is what the fault says, in place of the pattern. */
+/** A comma-separated list. A fault shows `expected` instead of the pattern. */
 const list = (item: string, options: { expected: string; default?: string; description: string }) =>
   Type.Unsafe<string[]>(Type.String({ separator: ',', pattern: `^(${item})(,(${item}))*$`, ...options }))
 
@@ -21,13 +21,13 @@ const limit = (perMinute: number | undefined, description: string) =>
     description,
   })
 
-/** Given as `X`, or as `X_FILE`, the path of a file that holds it. */
+/** Set as `X`, or as `X_FILE` with the path of a file that contains the value. */
 const secret = (options: { pattern: string; expected: string; description: string; minLength?: number }) =>
   Type.String({ secret: true, maxLength: 512, ...options })
 
 const url = (options: { description: string; default?: string }) => Type.String(options)
 
-/** Every environment variable of the service. The README's table is generated from this schema. */
+/** Every environment variable of the service. The table in the README is generated from this schema. */
 export const environmentSchema = Type.Object({
   HOST: Type.String({
     default: '127.0.0.1',

@@ -2,14 +2,13 @@ import type { Static, TObject, TSchema } from '@sinclair/typebox'
 import { Check } from '@sinclair/typebox/value'
 
 /**
- * Reads environment variables, which are texts, by a schema of strings, integers, booleans, and lists with a `separator`.
+ * Parses environment variables by a schema of strings, integers, booleans, and lists with a `separator`. Spaces around
+ * separators are ignored.
  *
- * A validator that converts would take `1e3`, `0x10` and `Infinity` for integers; and Ajv, which `env-schema` brings,
- * takes a tenth of the start to get ready.
+ * A validator that converts would accept `1e3`, `0x10` and `Infinity` as integers. Ajv, which `env-schema` uses, takes a
+ * tenth of the start-up time.
  *
- * Spaces around the separators of a list do not count.
- *
- * @returns the values, with defaults, and by name what is wrong, in words for the operator and without the values
+ * @returns the values with defaults, and the faults by name, in words for the operator and without the values
  */
 export function parseEnvironment<Schema extends TObject>(
   { properties, required = [] }: Schema,
@@ -28,7 +27,7 @@ export function parseEnvironment<Schema extends TObject>(
   return { values: values as Static<Schema>, faults }
 }
 
-/** A text that cannot be converted stays as it is, and is not what the schema expects. */
+/** A text that cannot be converted stays a text, which the schema then refuses. */
 function toValue({ type, separator }: TSchema, text: string): string | number | boolean {
   if (separator) return text.replaceAll(new RegExp(` *${separator} *`, 'g'), separator)
   if (type === 'integer' && /^-?\d+$/.test(text)) return Number(text)

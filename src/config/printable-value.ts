@@ -14,18 +14,17 @@ const algorithm = /^([hrpe]s\d{3}k?|eddsa|ed25519|ed448)$/i
 const hostName = /^([a-z0-9-]{1,30}\.){1,5}[a-z]{2,10}(:\d{1,5})?$/
 const network = /^[\d.]{1,15}(\/\d{1,3})?$/
 const placeholder = /\{[A-Za-z_.]{1,20}\}/g
-/** Part of a URL that may be a key. */
+/** A part of a URL that may be a key. */
 const opaque = /(?=[\w-]*[\dA-Z])[\w-]{20,}/g
 
 /**
- * A value from the environment as a message may show it, or undefined. A secret may stand where another value was
- * expected, so only what has the form of a number, a choice, a URL and the like is shown, and of a URL no credentials
- * and no query.
+ * Returns a value from the environment in a form that a message may show, or undefined. A secret may be in the wrong
+ * variable. So it shows only numbers, choices, URLs and similar values, and never the credentials or the query of a URL.
  */
 export function printableValue(text: string): string | undefined {
   if (/^\s|\s$|\p{Cc}/u.test(text)) return undefined
   let isShown = false
-  // Members of a list, by the separators that were used.
+  // Members of a list, with any common separator.
   const shown = text.replace(/[^,;]+/g, (member) => {
     const printable = printableMember(member.trim())
     isShown ||= printable !== undefined
@@ -42,9 +41,9 @@ function printableMember(text: string): string | undefined {
   return printableUrl(text) ?? text.match(placeholder)?.join('')
 }
 
-/** A URL without what may be secret in it. */
+/** A URL without the parts that may be secret. */
 function printableUrl(text: string): string | undefined {
-  // An `@` after the authority: a password with a character that ends it.
+  // An `@` may belong to a password that contains a special character.
   if (!/^[a-z][a-z\d+.-]{0,19}:\/\//i.test(text) || text.includes('@') || !URL.canParse(text))
     return undefined
   return text.replace(/([?#]).*$/, '$1…').replace(opaque, '…')

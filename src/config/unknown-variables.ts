@@ -1,11 +1,11 @@
 import { editDistance } from './edit-distance.js'
 
-/** First words of names that other programs use too. */
+/** First words of names that other programs also use. */
 const commonWords = new Set(['ALLOW', 'KEEP', 'LOG', 'RATE', 'STATE', 'TRUST'])
-/** What Kubernetes and Docker say about a service, for example about one that is called `redis`. */
+/** What Kubernetes and Docker set for a service, for example one that is called `redis`. */
 const serviceLink =
   /_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?|ENV_\w+)$/
-/** Platforms set these beside `REDIS_URL`, which says the same. */
+/** Platforms set these together with `REDIS_URL`, which has the same information. */
 const besideRedisUrl = /^REDIS_(HOST|PORT|PASSWORD|USER|USERNAME|TOKEN|DB|DATABASE|(CLI|PUBLIC|TLS)_URL)$/
 const maxTypingErrors = 3
 
@@ -19,12 +19,12 @@ export function isInjected(name: string, value: string): boolean {
 }
 
 /**
- * Finds variables that were probably meant for this service and that it does not know. A misspelt one would silently
- * turn off what it should turn on.
+ * Finds unknown variables that were probably meant for this service. Without this check a misspelt name would silently
+ * have no effect.
  *
  * @param known all names
  * @param secret those that may also be given as `<name>_FILE`
- * @returns by name what is wrong, in words for the operator
+ * @returns the faults by name, in words for the operator
  */
 export function unknownVariables(
   environment: Readonly<Record<string, string | undefined>>,
@@ -63,7 +63,7 @@ function nearestTo(name: string, names: readonly string[]): readonly [string, nu
     .reduce((best, next) => (next[1] < best[1] ? next : best))
 }
 
-/** A name can be anything, a value with a typing error in front of it too. */
+/** A name can be any text, for example a value with a typing error before it. */
 function shown(name: string): string {
   return name.replace(/\W.*$/s, '…').slice(0, 60)
 }

@@ -2,8 +2,8 @@ import pino, { type DestinationStream, type Logger } from 'pino'
 import { Problem } from '../problems/problem.js'
 
 /**
- * The JSON logger of the whole process. Every serializer names what may pass: a request never brings its
- * headers or its URL, an error never a message that could quote a token.
+ * The JSON logger of the process. Every serializer lists what may be logged: never the headers or the URL of a request,
+ * and never an error message that could quote a token.
  */
 export function createLogger(level: string, destination: DestinationStream = pino.destination(1)): Logger {
   return pino(
@@ -13,7 +13,7 @@ export function createLogger(level: string, destination: DestinationStream = pin
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       hooks: {
-        // Without a message pino takes that of the error.
+        // Without a message pino would use that of the error.
         logMethod(args, method) {
           const [first] = args as unknown as [object]
           if (args.length > 1 || !(first instanceof Error || 'err' in Object(first)))
@@ -40,8 +40,8 @@ interface ErrorDescription {
   cause?: ErrorDescription
 }
 
-/** Messages of V8 that have no value in them, but names of the code. */
-const plainMessages = new RegExp(
+/** Messages of V8 that contain names of the code, but no values. */
+const messagesWithoutValues = new RegExp(
   `^(${[
     String.raw`Cannot (read|set) properties of (undefined|null) \((reading|setting) '[\w$]{1,32}'\)`,
     String.raw`Cannot destructure property '[\w$]{1,32}' of '[\w$.()]{1,64}' as it is (undefined|null)\.`,
@@ -59,43 +59,43 @@ const plainMessages = new RegExp(
   ].join('|')})$`,
 )
 
-/** What V8's JSON parser says before it quotes the text. */
+/** The part of a message of V8's JSON parser before the quoted text. */
 const jsonFault = /^(Unexpected (token|non-whitespace character)|Expected [a-z ]+|Bad [a-z ]+ in JSON)/
 
 /** Errors of Node, OpenSSL, undici, the HTTP parser, Fastify and jose. */
 const knownCodes = /^(ERR_|UND_ERR_|HPE_|FST_ERR_|UNABLE_TO_|CERT_|DEPTH_ZERO_|SELF_SIGNED_)/
 
-/** This service's own errors that are no problems. */
+/** Errors of this service that are not a Problem. */
 const ownNames = new Set(['EgressProxyError', 'KeySetFault', 'RedisUnavailable', 'TimeoutError'])
 
 function describeError(error: unknown): ErrorDescription {
   try {
     return error instanceof Error ? describe(error) : { name: error === null ? 'null' : typeof error }
   } catch {
-    return { name: 'an error that cannot be read' }
+    return { name: 'unreadable error' }
   }
 }
 
 function describe(error: Error): ErrorDescription {
   const { name, code, syscall, message, stack = '', cause } = error as NodeJS.ErrnoException
-  const passed = passing(error)
+  const safeMessage = safeMessageOf(error)
   return {
     name: String(name),
     ...(code !== undefined && { code: String(code) }),
     ...(syscall !== undefined && { syscall: String(syscall) }),
-    ...(passed !== undefined && { message: passed }),
+    ...(safeMessage !== undefined && { message: safeMessage }),
     stack: stack.slice(stack.indexOf(message) + message.length).trimStart(),
     ...(cause !== undefined && { cause: describeError(cause) }),
   }
 }
 
-/** Only texts that are known to hold no values: a parser's or validator's message may quote what it read. */
-function passing(error: NodeJS.ErrnoException): string | undefined {
+/** A message only if it is known to contain no values. A message of a parser or validator may quote its input. */
+function safeMessageOf(error: NodeJS.ErrnoException): string | undefined {
   const { name, code, syscall, message } = error
   if (error instanceof Problem || ownNames.has(name) || syscall !== undefined) return message
-  // Values come last in them: "… Received 'x'", "… ["x"]", "Unknown encoding: x".
+  // In these messages values come last: "… Received 'x'", "… ["x"]", "Unknown encoding: x".
   if (knownCodes.test(String(code))) return message.replace(/( Received|: | \[).*/s, '')
   const [line = ''] = message.split('\n', 1)
-  if (plainMessages.test(line)) return line
+  if (messagesWithoutValues.test(line)) return line
   return name === 'SyntaxError' ? jsonFault.exec(message)?.[0] : undefined
 }

@@ -1,11 +1,11 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyBaseLogger } from 'fastify'
 
-/** https://www.w3.org/TR/trace-context/#traceparent-header; a version to come may have more at its end. */
+/** https://www.w3.org/TR/trace-context/#traceparent-header. Later versions may add fields at the end. */
 const traceparent =
   /^(?!ff|00-.{53})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-|$)/
 
-/** For Fastify's `childLoggerFactory`: every line of a request bears the trace it belongs to. iDenfy is not told. */
+/** For Fastify's `childLoggerFactory`: every log line of a request has its trace id. It is not sent to iDenfy. */
 export function withTraceId(
   logger: FastifyBaseLogger,
   bindings: object,

@@ -1,18 +1,15 @@
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { createFloodGate } from '../observability/log-sampling.js'
 import { outcomeOf, type ProblemCode } from '../problems/catalog.js'
 import { refuseOnSocket, sendProblem } from './problem-details.js'
 
 /**
- * One line per request, made of named values only: no URL, no header, no body. Its outcome is what the client saw. Equal
- * failures in a flood lose detail.
+ * Logs one line per request, made of named values only: no URL, no header, no body. The outcome is what the client saw.
  */
-export const accessLog = fp<{ monotonicNow: () => number }>(
-  async (app, { monotonicNow }) => {
+export const accessLog = fp(
+  async (app) => {
     const { requests, requestSeconds } = app.metrics
-    const gate = createFloodGate({ monotonicNow })
 
     app.connections.onRequestEnd((reply, wasSent) => {
       const { request } = reply
@@ -22,43 +19,37 @@ export const accessLog = fp<{ monotonicNow: () => number }>(
         requests.inc({ outcome: 'client-closed' })
         return request.log.info(describe(request, 'client-closed', undefined, durationMs), 'request')
       }
-      // Nothing but a preflight succeeds with this method.
+      // Only a preflight succeeds with OPTIONS.
       const outcome = problem?.code ?? (request.method === 'OPTIONS' ? 'preflight' : 'success')
       requests.inc({ outcome })
       requestSeconds.observe(durationMs / 1000)
-      const answered = describe(request, outcome, reply.statusCode, durationMs)
-      if (!problem) return request.log.info(answered, 'request')
+      const fields = describe(request, outcome, reply.statusCode, durationMs)
+      if (!problem) return request.log.info(fields, 'request')
       const { diagnosis } = problem.options
       const providerOutcome = outcomeOf(problem.code)
-      const line = { ...answered, providerOutcome, ...diagnosis }
-      // A token of the right provider that another setting would accept.
+      const line = { ...fields, providerOutcome, ...diagnosis }
+      // `expected` is set for a genuine token that another setting would accept. The operator should see it.
       const level = diagnosis?.expected === undefined ? levelOf(outcome) : 'warn'
-      if (level === 'info') return request.log.info(line, 'request')
-      const { isOpen, held } = gate.pass(`${outcome} ${Object.values(diagnosis ?? {})}`)
-      if (!isOpen) return request.log.info(line, 'request')
-      request.log[level](
-        { ...line, err: problem, ...(held > 0 && { equalLinesWithoutDetail: held }) },
-        'request',
-      )
+      request.log[level](level === 'info' ? line : { ...line, err: problem }, 'request')
     })
   },
   { name: 'access-log', fastify: '5.x', dependencies: ['connections', 'problem-details', 'metrics'] },
 )
 
-/** For Fastify's `frameworkErrors`, which pass no hook. */
+/** For Fastify's `frameworkErrors`: these requests run no hooks. */
 export function onFrameworkError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  const { connections, browserFields } = request.server
+  const { connections, browserHeaders } = request.server
   connections.begin(reply)
-  sendProblem(error, request, reply.headers(browserFields(request.headers.origin)))
+  sendProblem(error, request, reply.headers(browserHeaders(request.headers.origin)))
   connections.end(reply)
 }
 
-/** For Fastify's `clientErrorHandler`: what the HTTP parser refuses. */
+/** For Fastify's `clientErrorHandler`: requests that the HTTP parser refuses. */
 export function onClientError(this: FastifyInstance, error: NodeJS.ErrnoException, socket: Socket): void {
-  // The bytes that the parser was given last.
+  // The last bytes that the parser received.
   const { rawPacket } = error as { rawPacket?: Buffer }
   const [, origin] = /\norigin:[\t ]*([^\t\r\n ]*)/i.exec(rawPacket?.toString('latin1') ?? '') ?? []
-  const refusal = refuseOnSocket.call(this, error, socket, this.browserFields(origin))
+  const refusal = refuseOnSocket.call(this, error, socket, this.browserHeaders(origin))
   if (!refusal) return
   const { problem, requestId } = refusal
   this.metrics.requests.inc({ outcome: problem.code })
@@ -75,7 +66,7 @@ function describe(
   return { method, route: routeOptions.url, company: caller?.companyId, status, durationMs, outcome }
 }
 
-/** `error` is for what somebody has to mend here, `warn` for what passes by itself. */
+/** `error`: the operator must fix something. `warn`: it passes without action. */
 function levelOf(outcome: ProblemCode | 'success' | 'preflight'): 'info' | 'warn' | 'error' {
   switch (outcome) {
     case 'internal-error':

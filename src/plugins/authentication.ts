@@ -1,7 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Agent } from 'undici'
-import type { Config } from '../config/config.js'
 import { Problem } from '../problems/problem.js'
 import { createAccessTokenVerifier } from '../services/auth/access-token-verifier.js'
 import { type Caller, createCallerResolver } from '../services/auth/caller.js'
@@ -23,27 +22,23 @@ declare module 'fastify' {
   }
 }
 
-export interface AuthenticationOptions {
-  readonly config: Config
-  readonly now: () => number
-  readonly monotonicNow: () => number
-}
-
 const maxFetchTimeoutMs = 2_000
-/** Between fetches for unknown keys. */
+/** Time between two fetches for unknown keys. */
 const maxUnknownKeyIntervalMs = 1_000
 const refreshCheckMs = 1_000
 const maxLoggedKeys = 20
 
-export const authentication = fp<AuthenticationOptions>(
-  async (app, { config, now, monotonicNow }) => {
-    // What is left is for iDenfy. A fetch takes less, so that a request learns how it ended.
+export const authentication = fp(
+  async (app) => {
+    const { config } = app
+    const { now, monotonicNow } = app.clock
+    // The rest of the time is for iDenfy. A fetch takes less than this, so that the request sees its result.
     const waitMs = (config.IDENFY_TIMEOUT_MS * 3) / 4
     const fetchTimeoutMs = Math.min(maxFetchTimeoutMs, config.IDENFY_TIMEOUT_MS / 2)
     const dispatcher = new Agent({
       maxResponseSize: maxKeySetBytes,
       connect: { timeout: fetchTimeoutMs },
-      // Fetches are minutes apart: a connection that was kept would be one that the provider has closed.
+      // Fetches are minutes apart. The provider would have closed a connection that was kept alive.
       pipelining: 0,
     })
     let isClosing = false
@@ -60,7 +55,7 @@ export const authentication = fp<AuthenticationOptions>(
         app.log.warn(
           {
             err,
-            // Without its query, which may hold a secret.
+            // Without the query, which may contain a secret.
             url: config.AUTH_JWKS_URL.replace(/\?.*/, ''),
             received: fault?.message ?? 'no response',
             expected: 'a JWK set (RFC 7517) with a key for AUTH_ALGORITHMS; see AUTH_JWKS_URL',
@@ -91,13 +86,13 @@ export const authentication = fp<AuthenticationOptions>(
       requiredScope: config.AUTH_REQUIRED_SCOPE,
     })
 
-    app.metrics.observe(
+    app.metrics.gauge(
       'signing_keys_age_seconds',
       'Since the last successful fetch of the signing keys, or since the start without one',
       signingKeys.ageSeconds,
     )
-    // The age of the keys does not tell: keys are used for a day, and an instance may never have had any.
-    app.metrics.observe('signing_keys_usable', 'Whether access tokens can be checked', async () =>
+    // The age is not enough: keys are used for a day, and an instance may never have had any.
+    app.metrics.gauge('signing_keys_usable', 'Whether access tokens can be checked', async () =>
       Number(await signingKeys.isReady()),
     )
 

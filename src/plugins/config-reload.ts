@@ -1,42 +1,42 @@
 import fp from 'fastify-plugin'
-import { createReloading, type Reloading } from '../services/reload/reloadable.js'
+import { createReloadable, type Reloadable } from '../services/reload/reloadable.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** A value of the configuration that follows its file, with `make` applied; `what` names it for metrics and log. */
+    /** Creates a value with `make`, and again when its file changes. `what` is its name in metrics and log. */
     reload<Source, Value>(
       what: 'credentials' | 'identity-key' | 'policy' | 'state-key',
       read: () => Promise<Source>,
       make: (source: Source) => Value,
-    ): Promise<Reloading<Value>>
-    /** Whether a file system does not respond, so that the process cannot exit by itself. */
+    ): Promise<Reloadable<Value>>
+    /** Whether a file system does not respond. The process cannot exit by itself then. */
     isReadingHung(): boolean
   }
 }
 
 const everyMs = 1_000
-/** After so long a file system that does not respond is reported. */
+/** A file system that does not respond for this long is reported. */
 const maxReadMs = 5_000
 
-/** Secrets and policy change without a restart. */
-export const reloads = fp(
+/** Reloads secrets and policy without a restart. */
+export const configReload = fp(
   async (app) => {
-    const all = new Map<string, Reloading<unknown>>()
+    const all = new Map<string, Reloadable<unknown>>()
     const failing: Record<string, () => number> = {}
-    /** What is being read. One file at a time: one that hangs must not take all the threads that Node reads with. */
+    /** What is being read now. One file at a time: files that hang must not block all of Node's I/O threads. */
     let reading: string | undefined
     let hangsForMs = 0
-    /** Nothing is read then: all files may have changed without notice. */
+    /** If one file hangs, no file is read. All of them may have changed. */
     const isHanging = () => reading !== undefined && hangsForMs >= maxReadMs
     app.decorate('isReadingHung', () => reading !== undefined && hangsForMs > 0)
-    app.metrics.observeEach(
+    app.metrics.gaugeByLabel(
       'reload_failing',
       'Whether a file cannot be used as it is now, so that an older value is in use',
       'what',
       failing,
     )
     app.decorate('reload', async (what, read, make) => {
-      const reloading = await createReloading({
+      const reloading = await createReloadable({
         read,
         make,
         onChange: () => {
@@ -73,5 +73,5 @@ export const reloads = fp(
     })
     app.addHook('onClose', async () => clearInterval(timer))
   },
-  { name: 'reloads', fastify: '5.x', dependencies: ['metrics'] },
+  { name: 'config-reload', fastify: '5.x', dependencies: ['metrics'] },
 )

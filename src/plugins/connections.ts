@@ -9,7 +9,7 @@ declare module 'fastify' {
     connections: Connections
   }
   interface FastifyRequest {
-    /** Whether the client has disconnected, so that no one will read the response. */
+    /** Whether the client has disconnected. No one will read the response. */
     isAbandoned(): boolean
   }
 }
@@ -17,15 +17,15 @@ declare module 'fastify' {
 type RequestEndListener = (reply: FastifyReply, wasSent: boolean) => void
 
 export interface Connections {
-  /** The listener learns once of every request that its response was sent, or that its client disconnected before. */
+  /** Calls the listener once for every request: its response was sent, or its client disconnected before that. */
   onRequestEnd(listener: RequestEndListener): void
-  /** For requests that pass no hook: a request has begun. */
+  /** For requests that run no hooks: a request has begun. */
   begin(reply: FastifyReply): void
-  /** For requests that pass no hook: the response was sent. */
+  /** For requests that run no hooks: the response was sent. */
   end(reply: FastifyReply): void
-  /** The request that still arrives on a connection. */
+  /** The request that is still being received on a connection. */
   arriving(socket: Socket): FastifyReply | undefined
-  /** Closes a connection once the responses in progress are sent; false if there are none. */
+  /** Closes a connection after the responses in progress. @returns false if there are none */
   closeAfterResponses(socket: Socket): boolean
   /** From now on every response closes its connection. */
   stopKeepAlive(): void
@@ -33,24 +33,24 @@ export interface Connections {
 
 interface Connection {
   /**
-   * Whose responses are not sent yet. A list: a Set that is filled and emptied leaves a chain of tables behind, which keeps
-   * whole requests from V8's fast collector and costs a quarter of the CPU.
+   * Requests whose responses are not sent yet. Not a Set: V8 keeps the former tables of a Set, and with them whole
+   * requests. That costs a quarter of the CPU.
    */
   readonly inProgress: FastifyReply[]
-  /** The one that the parser is busy with, or was. */
+  /** The request that the parser reads now, or has read last. */
   latest: FastifyReply | undefined
   isLast: boolean
 }
 
-/** At shutdown a request body that has begun to arrive may take this long. */
+/** At shutdown a request body that is being received may take this long. */
 const arrivalGraceMs = 500
 
 /**
- * Knows which requests are in progress on which connection, until their responses are sent or their clients
- * disconnect. Neither Node's `close` of a response nor Fastify's `onRequestAbort` comes for every one of them.
+ * Tracks which requests are in progress on which connection, until the response is sent or the client disconnects.
+ * Neither Node's `close` event of a response nor Fastify's `onRequestAbort` is emitted for every request.
  *
- * When the server closes, connections without a request are closed. Node waits for those on which no request ever
- * began, and enforces no timeouts meanwhile: https://github.com/nodejs/node/issues/63452
+ * When the server closes, connections without a request are closed. Node would wait for connections on which no request
+ * ever began, without enforcing timeouts: https://github.com/nodejs/node/issues/63452
  */
 export const connections = fp(
   async (app) => {
@@ -64,7 +64,7 @@ export const connections = fp(
       if (known) return known
       const connection: Connection = { inProgress: [], latest: undefined, isLast: false }
       open.set(socket, connection)
-      // Node forgets the address of a connection that was reset, unless it was read before.
+      // Node drops the address of a connection that was reset, unless it was read before.
       void socket.remoteAddress
       socket.once('close', () => {
         open.delete(socket)
@@ -77,16 +77,16 @@ export const connections = fp(
       const connection = connectionOf(reply.request.socket)
       connection.inProgress.push(reply)
       connection.latest = reply
-      if (!keepsAlive) announceClose(connection)
+      if (!keepsAlive) setConnectionClose(connection)
     }
 
     function end(reply: FastifyReply): void {
       const { socket } = reply.request
       const connection = open.get(socket)
-      // The listener has been told of a client that disconnected.
+      // Otherwise the client disconnected, and the listener was called then.
       if (connection?.inProgress.includes(reply)) {
         connection.inProgress.splice(connection.inProgress.indexOf(reply), 1)
-        // What a connection refers to survives collections of the young generation, and is copied.
+        // V8 copies everything that a connection refers to in each collection of the young generation.
         if (connection.latest === reply && reply.request.raw.complete) connection.latest = undefined
         onEnd(reply, true)
         if ((isClosing || connection.isLast) && connection.inProgress.length === 0) socket.destroySoon()
@@ -95,7 +95,7 @@ export const connections = fp(
 
     function stopKeepAlive(): void {
       keepsAlive = false
-      open.forEach(announceClose)
+      open.forEach(setConnectionClose)
     }
 
     function closeIdle(): void {
@@ -119,7 +119,7 @@ export const connections = fp(
         const connection = open.get(socket)
         if (!connection?.inProgress.length) return false
         connection.isLast = true
-        announceClose(connection)
+        setConnectionClose(connection)
         return true
       },
       stopKeepAlive,
@@ -151,8 +151,8 @@ export const connections = fp(
   { name: 'connections', fastify: '5.x', dependencies: ['problem-details'] },
 )
 
-/** In the last of the responses: Node drops those that come after it. */
-function announceClose({ inProgress, latest }: Connection): void {
+/** Sets `Connection: close` on the last response only. Node drops responses that come after it. */
+function setConnectionClose({ inProgress, latest }: Connection): void {
   for (const reply of inProgress) {
     if (reply.raw.headersSent) continue
     if (reply === latest) reply.raw.setHeader('connection', 'close')

@@ -4,19 +4,14 @@ import { createOriginMatcher } from '../services/http/origins.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** The fields that every response to a browser has, given the `Origin` of the request. */
-    browserFields(origin: string | undefined): Readonly<Record<string, string>>
+    /** The security and CORS headers of a response, for the `Origin` of the request. */
+    browserHeaders(origin: string | undefined): Readonly<Record<string, string>>
   }
-}
-
-export interface BrowsersOptions {
-  /** Origins whose pages may call, some with a wildcard; none by default. */
-  readonly origins: readonly string[]
 }
 
 const preflightMaxAgeSeconds = 7200
 
-/** What Helmet would set, less what means nothing for an API; Helmet puts the same texts together for every answer. */
+/** Helmet's headers, without those that have no meaning for an API. Helmet would build the same texts for every response. */
 const securityHeaders = {
   'content-security-policy': "default-src 'none';frame-ancestors 'none'",
   'cross-origin-resource-policy': 'same-origin',
@@ -26,7 +21,7 @@ const securityHeaders = {
 }
 
 const ownRequestHeaders = ['Authorization', 'Content-Type', 'Idempotency-Key', 'X-Company-Id', 'X-Request-Id']
-/** What tracing and monitoring scripts add to the requests of a page. Not allowed, they would break every one of them. */
+/** Headers that tracing and monitoring scripts add to requests. A preflight that does not allow them fails. */
 const tracingRequestHeaders = [
   ...['traceparent', 'tracestate', 'baggage', 'sentry-trace', 'newrelic', 'elastic-apm-traceparent'],
   ...['b3', 'X-B3-TraceId', 'X-B3-SpanId', 'X-B3-ParentSpanId', 'X-B3-Sampled', 'X-B3-Flags'],
@@ -46,19 +41,20 @@ const preflightFields = {
   'access-control-allow-methods': 'POST',
   'access-control-allow-headers': [...ownRequestHeaders, ...tracingRequestHeaders].join(', '),
   'access-control-max-age': String(preflightMaxAgeSeconds),
-  // Safari waits for a body without it.
+  // Without it Safari waits for a body.
   'content-length': '0',
 }
 
 /**
- * What browsers need: security headers, and CORS without cookies. Not with @fastify/cors: responses on a bare socket need
- * the same fields.
+ * CORS without cookies, and security headers. Not @fastify/cors, because responses on a bare socket need the same
+ * headers.
  */
-export const browsers = fp<BrowsersOptions>(
-  async (app, { origins }) => {
+export const cors = fp(
+  async (app) => {
+    const { CORS_ORIGINS: origins = [] } = app.config
     const isAllowed = createOriginMatcher(origins)
     const sharedFields = { ...securityHeaders, ...(origins.length > 0 && { vary: 'Origin' }) }
-    const browserFields = (origin: string | undefined) =>
+    const browserHeaders = (origin: string | undefined) =>
       origin === undefined || !isAllowed(origin)
         ? sharedFields
         : {
@@ -67,10 +63,10 @@ export const browsers = fp<BrowsersOptions>(
             'access-control-expose-headers': exposedHeaders.join(', '),
           }
 
-    app.decorate('browserFields', browserFields)
+    app.decorate('browserHeaders', browserHeaders)
     app.addHook('onRequest', (request, reply, done) => {
       const { origin } = request.headers
-      reply.headers(browserFields(origin))
+      reply.headers(browserHeaders(origin))
       const isPreflight =
         request.method === 'OPTIONS' &&
         origin !== undefined &&
@@ -80,5 +76,5 @@ export const browsers = fp<BrowsersOptions>(
       reply.code(204).headers(preflightFields).send()
     })
   },
-  { name: 'browsers', fastify: '5.x', dependencies: ['problem-details'] },
+  { name: 'cors', fastify: '5.x', dependencies: ['problem-details'] },
 )

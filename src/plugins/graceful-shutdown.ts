@@ -4,18 +4,18 @@ import { Problem } from '../problems/problem.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** From now on nobody new should come; resolves when those who balance the load have had time to see that. */
+    /** Makes `/readyz` fail and waits until load balancers have had time to see it. Requests are still accepted. */
     drain(delayMs: number): Promise<void>
-    /** True from the moment the server drains or closes. */
+    /** Whether the server drains or closes. */
     isDraining(): boolean
   }
 }
 
 /**
- * On the way out: requests are taken until the server closes, but every answer ends its connection. What is in flight
- * then is finished, what comes too late is sent elsewhere.
+ * Graceful shutdown. Requests are accepted until the server closes, but every response closes its connection. Requests in
+ * flight are completed. Later ones are refused with `draining`, and another instance can serve them.
  */
-export const draining = fp(
+export const gracefulShutdown = fp(
   async (app) => {
     let isDraining = false
     let isClosing = false
@@ -33,5 +33,5 @@ export const draining = fp(
       done(isClosing ? new Problem('draining') : undefined)
     })
   },
-  { name: 'draining', fastify: '5.x', dependencies: ['connections', 'problem-details'] },
+  { name: 'graceful-shutdown', fastify: '5.x', dependencies: ['connections', 'problem-details'] },
 )

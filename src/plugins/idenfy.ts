@@ -1,11 +1,10 @@
 import fp from 'fastify-plugin'
-import type { Config } from '../config/config.js'
 import { basicAuthorization, createIdenfyClient } from '../services/idenfy/client.js'
 import { createConnections } from '../services/idenfy/connections.js'
 import {
   classifyFailure,
-  createReliableClient,
-  type ReliableClient,
+  createResilientClient,
+  type ResilientClient,
 } from '../services/idenfy/resilient-client.js'
 import { createBulkhead } from '../services/resilience/bulkhead.js'
 import { createCircuitBreaker } from '../services/resilience/circuit-breaker.js'
@@ -14,32 +13,27 @@ import { version } from '../version.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    idenfy: ReliableClient
+    idenfy: ResilientClient
   }
-}
-
-export interface IdenfyOptions {
-  readonly config: Config
-  readonly now: () => number
-  readonly monotonicNow: () => number
 }
 
 const userAgent = `onboarding-bff/${version}`
 
-/** iDenfy's API: owns the connections. */
-export const idenfy = fp<IdenfyOptions>(
-  async (app, { config, now, monotonicNow }) => {
-    const { metrics } = app
+/** Builds the client of iDenfy's API, and owns its connections. */
+export const idenfy = fp(
+  async (app) => {
+    const { metrics, config } = app
+    const { now, monotonicNow } = app.clock
     const dispatcher = createConnections({
       origin: config.IDENFY_BASE_URL,
       maxConnections: config.IDENFY_MAX_IN_FLIGHT,
-      // A connection that stands later is of no use to the request that it was opened for.
+      // A connection that is ready later is too late for its request.
       connectTimeoutMs: Math.min(config.IDENFY_CONNECT_TIMEOUT_MS, config.IDENFY_TIMEOUT_MS),
       extraCa: config.idenfyCa,
       proxyUrl: config.IDENFY_PROXY_URL,
       userAgent,
     })
-    // Nothing is in flight any more: the KYB plugin, which closes before this one, has waited for it.
+    // Nothing is in flight any more: the kyb plugin closes before this one and waits for it.
     app.addHook('onClose', async () => dispatcher.destroy())
 
     const authorization = await app.reload(
@@ -52,20 +46,20 @@ export const idenfy = fp<IdenfyOptions>(
     )
     const bulkhead = createBulkhead({ maxInFlight: config.IDENFY_MAX_IN_FLIGHT })
     const breaker = createCircuitBreaker({ classify: classifyFailure, monotonicNow })
-    metrics.observe(
+    metrics.gauge(
       'idenfy_credentials_generation',
       'Pairs of key and secret used so far',
       authorization.generation,
     )
-    metrics.observe('idenfy_in_flight', 'POSTs to iDenfy in flight', bulkhead.inFlight)
-    metrics.observe('idenfy_waiting', 'Requests that wait for a POST to iDenfy', bulkhead.waiting)
-    metrics.observe('idenfy_circuit_open', 'Whether the circuit breaker keeps requests from iDenfy', () =>
+    metrics.gauge('idenfy_in_flight', 'POSTs to iDenfy in flight', bulkhead.inFlight)
+    metrics.gauge('idenfy_waiting', 'Requests that wait for a POST to iDenfy', bulkhead.waiting)
+    metrics.gauge('idenfy_circuit_open', 'Whether the circuit breaker refuses calls to iDenfy', () =>
       Number(breaker.isOpen()),
     )
 
     app.decorate(
       'idenfy',
-      createReliableClient({
+      createResilientClient({
         client: createIdenfyClient({
           dispatcher,
           origin: config.IDENFY_BASE_URL,
@@ -92,5 +86,5 @@ export const idenfy = fp<IdenfyOptions>(
       }),
     )
   },
-  { name: 'idenfy', fastify: '5.x', dependencies: ['metrics', 'reloads'] },
+  { name: 'idenfy', fastify: '5.x', dependencies: ['metrics', 'config-reload'] },
 )

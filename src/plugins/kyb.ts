@@ -1,32 +1,27 @@
 import fp from 'fastify-plugin'
-import type { Config } from '../config/config.js'
 import { createClientIdentity } from '../services/kyb/client-identity.js'
 import { createSessionPolicy, parsePolicy } from '../services/kyb/session-policy.js'
-import { createKybTokens, type KybTokens, type Result } from '../services/kyb/token-issuer.js'
+import { createTokenIssuer, type Result, type TokenIssuer } from '../services/kyb/token-issuer.js'
 import { createStateCipher } from '../services/single-flight/encryption.js'
-import { createMemoryFlights } from '../services/single-flight/memory.js'
-import { createRedisFlights } from '../services/single-flight/redis.js'
+import { createMemorySingleFlight } from '../services/single-flight/memory.js'
+import { createRedisSingleFlight } from '../services/single-flight/redis.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    kybTokens: KybTokens
+    tokenIssuer: TokenIssuer
   }
 }
 
-export interface KybOptions {
-  readonly config: Config
-  readonly now: () => number
-  readonly monotonicNow: () => number
-}
-
-/** iDenfy accepts 10,000 requests an hour. Each leaves up to two results, which are kept for an hour at most. */
+/** iDenfy accepts 10,000 requests an hour. Each has up to two results, which are kept for an hour at most. */
 const maxStoredResults = 20_000
-/** What `REDIS_REQUIRED` says. A single replica has no state to share. */
+/** Maps the values of `REDIS_REQUIRED`. */
 const sharedStateRequiredFor = { false: 'none', keys: 'keys', true: 'all' } as const
 
 /** Builds the KYB services. */
-export const kyb = fp<KybOptions>(
-  async (app, { config, now, monotonicNow }) => {
+export const kyb = fp(
+  async (app) => {
+    const { config } = app
+    const { now, monotonicNow } = app.clock
     const policy = await app.reload('policy', config.readPolicy, (text) =>
       createSessionPolicy(parsePolicy(text)),
     )
@@ -36,12 +31,12 @@ export const kyb = fp<KybOptions>(
       (key) =>
         createClientIdentity({ clientId: config.KYB_CLIENT_ID, externalRef: config.KYB_EXTERNAL_REF }, key),
     )
-    const flights = createMemoryFlights<Result>({
+    const singleFlight = createMemorySingleFlight<Result>({
       maxStored: maxStoredResults,
       monotonicNow,
-      beyond: app.sharedRedis
-        ? createRedisFlights({
-            shared: app.sharedRedis,
+      replicaWide: app.redis
+        ? createRedisSingleFlight({
+            redis: app.redis,
             cipher: (
               await app.reload(
                 'state-key',
@@ -53,15 +48,15 @@ export const kyb = fp<KybOptions>(
           })
         : undefined,
     })
-    app.addHook('onClose', async () => flights.settled())
+    app.addHook('onClose', async () => singleFlight.settled())
 
     app.decorate(
-      'kybTokens',
-      createKybTokens({
+      'tokenIssuer',
+      createTokenIssuer({
         policy: policy.value,
         identify: (caller, requestId) => identify.value()(caller, requestId),
         idenfy: app.idenfy,
-        flights,
+        singleFlight,
         scope: [
           config.IDENFY_BASE_URL,
           config.IDENFY_ENVIRONMENT,
@@ -80,5 +75,5 @@ export const kyb = fp<KybOptions>(
       }),
     )
   },
-  { name: 'kyb', fastify: '5.x', dependencies: ['idenfy', 'metrics', 'reloads', 'shared-state'] },
+  { name: 'kyb', fastify: '5.x', dependencies: ['idenfy', 'metrics', 'config-reload', 'redis'] },
 )

@@ -2,7 +2,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import fp from 'fastify-plugin'
 import { Problem } from '../problems/problem.js'
 
-export interface OverloadOptions {
+export interface LoadSheddingOptions {
   readonly maxEventLoopDelayMs: number
 }
 
@@ -10,12 +10,13 @@ const resolutionMs = 10
 const sampleMs = 1_000
 
 /**
- * Sheds load while the event loop is late. The management listener has no such plugin and continues to respond.
+ * Load shedding: refuses requests while the event loop is late. The management listener has no such plugin and continues
+ * to respond.
  *
- * Not by @fastify/under-pressure: it reads the memory of the process every second, which throws when there are no file
- * descriptors left, and ends the process.
+ * Not @fastify/under-pressure: it reads the process memory every second. That throws when there are no file descriptors
+ * left, and ends the process.
  */
-export const overload = fp<OverloadOptions>(
+export const loadShedding = fp<LoadSheddingOptions>(
   async (app, { maxEventLoopDelayMs }) => {
     const delay = monitorEventLoopDelay({ resolution: resolutionMs })
     delay.enable()
@@ -33,5 +34,5 @@ export const overload = fp<OverloadOptions>(
       delay.disable()
     })
   },
-  { name: 'overload', fastify: '5.x', dependencies: ['problem-details'] },
+  { name: 'load-shedding', fastify: '5.x', dependencies: ['problem-details'] },
 )

@@ -8,14 +8,14 @@ import { type FieldFault, Problem } from '../problems/problem.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Why the request failed; null as long as it has not. */
+    /** Why the request failed; null if it has not. */
     problem: Problem | null
   }
 }
 
 /**
- * The one place that writes error bodies (RFC 9457), whichever layer the failure comes from. What Fastify
- * or Node refuse outside of a route comes through the two functions below.
+ * Error handling: the one place that writes error bodies (RFC 9457), for failures of all layers. Requests that Fastify or
+ * Node refuse outside of a route come through the two functions below.
  */
 export const problemDetails = fp(
   async (app) => {
@@ -32,9 +32,11 @@ export const problemDetails = fp(
 )
 
 /**
- * For Fastify's `clientErrorHandler`: what Node's HTTP parser refuses. A request that still arrives gets the response;
- * what follows a request in progress gets none, but ends the connection. Otherwise the response goes out on the bare
- * socket, and the result says what it was.
+ * For Fastify's `clientErrorHandler`: requests that Node's HTTP parser refuses. A request that is still being received
+ * gets the response. Bytes after a request in progress get none, but close the connection. In all other cases the response
+ * is written to the bare socket.
+ *
+ * @returns what was written to the bare socket
  */
 export function refuseOnSocket(
   this: FastifyInstance,
@@ -83,10 +85,10 @@ function fieldsOf(problem: Problem, requestId: string, body: string) {
 }
 
 /**
- * Also for Fastify's `frameworkErrors`: requests whose URL the router cannot read, which pass no hook. It writes the
- * response itself, because what failed may be a serializer, an `onSend` hook or a header field of the response.
+ * Also for Fastify's `frameworkErrors`: requests whose URL the router cannot read, which run no hooks. It writes the
+ * response itself, because a serializer, an `onSend` hook or a header of the response may have failed.
  *
- * @param error whatever was thrown
+ * @param error anything that was thrown
  */
 export function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
   const problem = toProblem(error)
@@ -103,7 +105,7 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
   raw.end(body)
 }
 
-/** What Fastify refuses before a handler runs. */
+/** Errors of Fastify before a handler runs. */
 const fastifyProblems: Readonly<Record<string, [code: ProblemCode, detail?: ProblemDetail]>> = {
   FST_ERR_BAD_URL: ['malformed-request', 'url-encoding'],
   FST_ERR_CTP_INVALID_JSON_BODY: ['malformed-request', 'not-json'],
@@ -117,9 +119,9 @@ function toProblem(error: unknown): Problem {
   try {
     if (error instanceof Error) return errorToProblem(error)
   } catch {
-    // A member of it throws.
+    // Reading a member throws.
   }
-  // Its kind alone: its text may be a secret.
+  // Only its type: its text may be a secret.
   const thrown = error === null ? 'null' : typeof error
   return new Problem('internal-error', { cause: error, diagnosis: { thrown } })
 }
@@ -128,7 +130,7 @@ function errorToProblem(error: Error): Problem {
   if (error instanceof Problem) return error
   const { validation, validationContext, code } = error as FastifyError
   if (validation) {
-    // The only field that a schema has a pattern for.
+    // The only header with a schema.
     if (validationContext !== 'body') return new Problem('malformed-request', { detail: 'idempotency-key' })
     return new Problem('validation-failed', { errors: fieldFaults(validation as SchemaError[]) })
   }
@@ -157,7 +159,7 @@ const faultCodes: Record<string, string> = {
 function fieldFaults(errors: readonly SchemaError[]): FieldFault[] {
   const faults = new Map<string, FieldFault>()
   for (const { keyword, instancePath, params } of errors) {
-    // A nullable property fails as a whole and as "not null" too, a choice once for each member: say it once.
+    // A nullable property has several errors, and a choice has one for each member. Report it once.
     if (keyword === 'anyOf' || params.type === 'null') continue
     const pointer = instancePath + unknownName(params.additionalProperty)
     if (!faults.has(pointer)) faults.set(pointer, { pointer, code: faultCodes[keyword] ?? 'invalid' })
@@ -165,7 +167,7 @@ function fieldFaults(errors: readonly SchemaError[]): FieldFault[] {
   return [...faults.values()]
 }
 
-/** The only text that passes from the input into an answer, and only if it is plain enough to do no harm. */
+/** The only text of the input in a response. It is included only if it consists of plain characters. */
 function unknownName(name: string | undefined): string {
   if (name === undefined) return ''
   return /^[A-Za-z][A-Za-z0-9_]{0,31}$/.test(name) ? `/${name}` : ''

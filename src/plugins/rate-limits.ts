@@ -2,32 +2,26 @@ import { hash } from 'node:crypto'
 import rateLimit, { normalizeIP } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import type { Config } from '../config/config.js'
 import type { ProblemDetail } from '../problems/catalog.js'
 import { Problem } from '../problems/problem.js'
 import { createClientAddress } from '../services/http/client-address.js'
-import { createRateCounter } from '../services/resilience/fixed-window-counter.js'
-import type { SharedRedis } from '../services/single-flight/redis-connection.js'
+import { createFixedWindowCounter } from '../services/resilience/fixed-window-counter.js'
+import type { RedisConnection } from '../services/single-flight/redis-connection.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** The `onRequest` hook of guarded scopes, after authentication: requests of a user. */
+    /** Limits the requests of a user. An `onRequest` hook of guarded scopes, after authentication. */
     limitRequests(request: FastifyRequest, reply: FastifyReply): Promise<void>
-    /** To be called before a POST to iDenfy: new verifications of a user and of a company. */
+    /** Limits new verifications of a user and of a company. Call it before a POST to iDenfy. */
     limitVerifications(request: FastifyRequest, reply: FastifyReply): Promise<void>
-    /** Counts a failed authentication against the address; good credentials from there are not affected. */
+    /** Counts a failed authentication of an address. Valid credentials from that address are not affected. */
     limitFailures(request: FastifyRequest): Promise<void>
   }
 }
 
-export interface RateLimitsOptions {
-  readonly config: Config
-  readonly monotonicNow: () => number
-}
-
 type KeyOf = (request: FastifyRequest) => string
 
-/** What is left of a limit after this request. */
+/** The state of a limit after this request. */
 interface Counted {
   readonly remaining: number
   readonly isExceeded: boolean
@@ -36,32 +30,32 @@ interface Counted {
 }
 
 const windowMs = 60_000
-/** Who is counted within this process; of more the longest absent is forgotten. */
+/** Keys that are counted in this process. If there are more, the least recently used one is dropped. */
 const maxCounted = 10_000
 const nameSpace = 'onboarding-bff:rate:'
 
-/** Counted by all replicas together while Redis is there, else by each for itself. */
-export const rateLimits = fp<RateLimitsOptions>(
-  async (app, { config, monotonicNow }) => {
-    const { sharedRedis } = app
+/** Rate limits. All replicas count together while Redis is available, otherwise each counts alone. */
+export const rateLimits = fp(
+  async (app) => {
+    const { config, redis } = app
+    const { monotonicNow } = app.clock
     const clientAddress = createClientAddress(config.TRUST_PROXY ?? [])
-    const counter = createRateCounter({ windowMs, maxKeys: maxCounted, monotonicNow })
-    const sharedLimiter = sharedRedis && (await createSharedLimiter(app, sharedRedis.client))
+    const counter = createFixedWindowCounter({ windowMs, maxKeys: maxCounted, monotonicNow })
+    const sharedLimiter = redis && (await createSharedLimiter(app, redis.client))
 
     function countOf(max: number, keyOf: KeyOf): (request: FastifyRequest) => Promise<Counted> {
       const alone = (request: FastifyRequest): Counted => {
         const { current, ttl } = counter.count(keyOf(request))
         return { remaining: Math.max(max - current, 0), isExceeded: current > max, ttl }
       }
-      if (!sharedRedis || !sharedLimiter) return async (request) => alone(request)
-      // Hashed for the same reason as the keys of tokens.
+      if (!redis || !sharedLimiter) return async (request) => alone(request)
+      // Hashed, because the tools of Redis show keys.
       const keyGenerator = (request: FastifyRequest) => hash('sha256', keyOf(request), 'base64url')
       const together = sharedLimiter({ max, timeWindow: windowMs, keyGenerator })
-      return (request) =>
-        sharedRedis.run(() => together(request) as Promise<Counted>).catch(() => alone(request))
+      return (request) => redis.run(() => together(request) as Promise<Counted>).catch(() => alone(request))
     }
 
-    /** The response tells of a limit that has a name. */
+    /** If the limit has a name, the response reports its state. */
     function limit(max: number, detail: ProblemDetail, keyOf: KeyOf, name?: string) {
       const count = countOf(max, keyOf)
       const policy = `"${name}";q=${max};w=${windowMs / 1000}`
@@ -108,16 +102,16 @@ export const rateLimits = fp<RateLimitsOptions>(
       limit(
         config.RATE_LIMIT_IP_PER_MINUTE,
         'address-limit',
-        // An IPv6 network of 64 bits counts as one address.
+        // A /64 network of IPv6 counts as one address.
         ({ raw }) => `address:${normalizeIP(clientAddress.of(raw))}`,
       ),
     )
   },
-  { name: 'rate-limits', fastify: '5.x', dependencies: ['problem-details', 'shared-state'] },
+  { name: 'rate-limits', fastify: '5.x', dependencies: ['problem-details', 'redis'] },
 )
 
-/** Counts in Redis. The plugin's memory store is not used: after a jump of the wall clock it locks users out. */
-async function createSharedLimiter(app: FastifyInstance, redis: SharedRedis['client']) {
+/** Counts in Redis. The plugin's memory store is not used, because a jump of the wall clock would lock users out. */
+async function createSharedLimiter(app: FastifyInstance, redis: RedisConnection['client']) {
   let createRateLimit: FastifyInstance['createRateLimit'] | undefined
   await app.register(async (scope) => {
     await scope.register(rateLimit, { global: false, redis, nameSpace })

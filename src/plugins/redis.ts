@@ -1,13 +1,12 @@
 import { rootCertificates } from 'node:tls'
 import fp from 'fastify-plugin'
-import type { Config } from '../config/config.js'
-import { createSharedRedis, type SharedRedis } from '../services/single-flight/redis-connection.js'
+import { createRedisConnection, type RedisConnection } from '../services/single-flight/redis-connection.js'
 import { redisFailureCauses } from '../services/single-flight/redis-failure.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
     /** The Redis of `REDIS_URL`; null without one. */
-    sharedRedis: SharedRedis | null
+    redis: RedisConnection | null
   }
 }
 
@@ -15,14 +14,15 @@ const commandTimeoutMs = 80
 const connectTimeoutMs = 1_000
 const socketTimeoutMs = 2_000
 
-/** The connection to what replicas share. This instance starts and works without it, too. */
-export const sharedState = fp<{ config: Config }>(
-  async (app, { config }) => {
+/** The Redis that replicas share. This instance also starts and works while Redis is unavailable. */
+export const redis = fp(
+  async (app) => {
+    const { config } = app
     if (config.REDIS_URL === undefined) {
-      app.decorate('sharedRedis', null)
+      app.decorate('redis', null)
       return
     }
-    // Only here: its code takes a tenth of the start.
+    // Loaded only here: its code takes a tenth of the start-up time.
     const { default: ioredis } = await import('ioredis')
     const { tls, host, port, credentials, database } = connectionOf(config.REDIS_URL, config.redisCa)
     const failures = app.metrics.counter(
@@ -30,7 +30,7 @@ export const sharedState = fp<{ config: Config }>(
       'Failed connections, checks and commands of Redis, by cause',
       { cause: redisFailureCauses },
     )
-    const shared = createSharedRedis({
+    const connection = createRedisConnection({
       redis: new ioredis.Redis({
         host,
         port,
@@ -41,11 +41,11 @@ export const sharedState = fp<{ config: Config }>(
         // It needs INFO, and writes to the console where that is not permitted.
         enableReadyCheck: false,
         lazyConnect: true,
-        // What cannot be done at once is done without Redis.
+        // A command that cannot be sent at once is not sent.
         enableOfflineQueue: false,
         maxRetriesPerRequest: 0,
         autoResendUnfulfilledCommands: false,
-        // A connection that is silent for so long is made anew.
+        // A connection that is silent for this long is replaced.
         socketTimeout: socketTimeoutMs,
         connectTimeout: connectTimeoutMs,
       }),
@@ -53,22 +53,22 @@ export const sharedState = fp<{ config: Config }>(
       database,
       commandTimeoutMs,
       onChange: (isUp, failure) => {
-        if (isUp) app.log.info('Redis is there: state is shared')
-        else app.log.warn(failure, 'Redis is down: this instance goes on by itself')
+        if (isUp) app.log.info('Redis available, state is shared')
+        else app.log.warn(failure, 'Redis unavailable, continuing without shared state')
       },
       onFailure: ({ cause }) => failures.inc({ cause }),
     })
-    app.decorate('sharedRedis', shared)
-    app.metrics.observe('redis_up', 'Whether state is shared with other instances', () =>
-      Number(shared.isUp()),
+    app.decorate('redis', connection)
+    app.metrics.gauge('redis_up', 'Whether state is shared with other instances', () =>
+      Number(connection.isUp()),
     )
-    app.addHook('onReady', async () => shared.connect())
-    app.addHook('onClose', async () => shared.close())
+    app.addHook('onReady', async () => connection.connect())
+    app.addHook('onClose', async () => connection.close())
   },
-  { name: 'shared-state', fastify: '5.x', dependencies: ['metrics'] },
+  { name: 'redis', fastify: '5.x', dependencies: ['metrics'] },
 )
 
-/** Not by ioredis: to it a query of the URL outweighs our options, and a database that is no number is number 0. */
+/** Not parsed by ioredis: it prefers a query of the URL to our options, and reads a database that is no number as 0. */
 function connectionOf(url: string, extraCa: string | undefined) {
   const { protocol, hostname, port, username, password, pathname } = new URL(url)
   return {

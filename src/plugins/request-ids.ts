@@ -5,7 +5,7 @@ import { createClientAddress } from '../services/http/client-address.js'
 
 const plainId = /^[A-Za-z0-9._-]{1,64}$/
 
-/** For Fastify's `genReqId`: the id that a trusted proxy gave the request, or one of our own. */
+/** For Fastify's `genReqId`: the id that a trusted proxy has set, or a new one. */
 export function createRequestId(trustedNetworks: readonly string[] = []) {
   const { isFromProxy } = createClientAddress(trustedNetworks)
   return (request: Pick<IncomingMessage, 'headers' | 'socket'>): string => {
@@ -15,7 +15,7 @@ export function createRequestId(trustedNetworks: readonly string[] = []) {
   }
 }
 
-/** Every response says under which id the log has the request. */
+/** Every response has the request id of its log lines. */
 export const requestIds = fp(
   async (app) => {
     app.addHook('onRequest', (request, reply, done) => {

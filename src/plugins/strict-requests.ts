@@ -4,13 +4,13 @@ import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Problem } from '../problems/problem.js'
 
-/** Fields that two readers of a request must not read differently. */
+/** Headers that may occur only once, so that a proxy and this service cannot read them differently. */
 const singularFields = new Set(['host', 'authorization', 'content-type', 'content-encoding', 'x-company-id'])
 const maxFields = 64
 const acceptedContentType = /^application\/json[\t ]*(;[\t ]*charset=("utf-8"|utf-8)[\t ]*)?;?$/i
 const longNumber = /(?:\d\.?){16}/
 
-/** Refuses what is ambiguous, and what no caller of this service needs. */
+/** Refuses ambiguous requests, and features that no client of this service needs. */
 export const strictRequests = fp(
   async (app) => {
     app.addHook('onRequest', (request, _reply, done) => {
@@ -18,7 +18,7 @@ export const strictRequests = fp(
       done()
     })
 
-    // Fastify's own parser replaces bytes that are not UTF-8: iDenfy would get what the caller did not send.
+    // Fastify's own parser replaces invalid UTF-8, and iDenfy would get a text that the client did not send.
     const parseJson = app.getDefaultJsonParser('error', 'error')
     app.removeContentTypeParser(['application/json', 'text/plain'])
     app.addContentTypeParser<Buffer>('application/json', { parseAs: 'buffer' }, (request, bytes, done) => {
@@ -28,13 +28,13 @@ export const strictRequests = fp(
       parseJson(request, text, done)
     })
 
-    // Node would answer these itself, in a shape of its own; the hook above refuses them.
+    // Node would refuse these without a problem document. The hook above refuses them instead.
     app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   },
   { name: 'strict-requests', fastify: '5.x', dependencies: ['problem-details'] },
 )
 
-/** Whether JSON has a number of more digits than a double keeps. */
+/** Whether the JSON text has a number with more digits than a double can store. */
 function hasLongNumber(text: string): boolean {
   return longNumber.test(text) && longNumber.test(text.replace(/"(?:[^"\\]|\\.)*"/g, ''))
 }

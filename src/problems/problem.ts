@@ -14,19 +14,17 @@ const FieldFault = Type.Object({
 })
 export type FieldFault = Static<typeof FieldFault>
 
-/** The body of every answer that is not a success: RFC 9457 with this service's extension members. */
+/** The body of every response that is not a success: RFC 9457 with this service's extension members. */
 export const ProblemDetails = Type.Object(
   {
     type: Type.String({ description: 'A path on this service' }),
     title: Type.String(),
     status: Type.Integer(),
     code: Type.Unsafe<ProblemCode>(Type.Union(Object.keys(problems).map((code) => Type.Literal(code)))),
-    requestId: Type.String({ description: 'Finds the line in the log of the service' }),
-    retryable: Type.Boolean({ description: 'May the same request succeed later without a change?' }),
+    requestId: Type.String({ description: 'The id of the request in the log of the service' }),
+    retryable: Type.Boolean({ description: 'Whether the same request may succeed later' }),
     outcome: Type.Optional(ProviderOutcome),
-    detail: Type.Optional(
-      Type.String({ description: 'What exactly is wrong, where a code has several causes' }),
-    ),
+    detail: Type.Optional(Type.String({ description: 'The exact cause, if a code has several' })),
     errors: Type.Optional(Type.Array(FieldFault)),
     companyIds: Type.Optional(
       Type.Array(Type.String(), { description: 'The companies that the caller may choose from' }),
@@ -39,25 +37,25 @@ export type ProblemDetails = Static<typeof ProblemDetails>
 export interface ProblemOptions {
   /** For the operator's log only. */
   readonly cause?: unknown
-  /** Which of the causes of the code it is, for the caller and the log. */
+  /** Which cause of the code it is, for the caller and the log. */
   readonly detail?: ProblemDetail
-  /** For a caller who has to choose one. */
+  /** The companies that the caller can choose from. */
   readonly companyIds?: readonly string[]
-  /** What the operator's log line says beyond the code: values from closed lists, or from a verified token. */
+  /** More for the operator's log line: values from closed lists, or from a verified token. */
   readonly diagnosis?: Readonly<Record<string, string | number | undefined>>
   readonly errors?: readonly FieldFault[]
   /** Response header fields that the code does not imply. */
   readonly headers?: Readonly<Record<string, string>>
   /** Overrides the delay that the table gives for the code. */
   readonly retryAfterSeconds?: number
-  /** Why this service may repeat the call to iDenfy without the risk of a second verification, and when. */
-  readonly safeToRepeat?: {
+  /** Why this service may retry the call to iDenfy without the risk of a second verification, and when. */
+  readonly safeToRetry?: {
     readonly reason: 'not-sent' | 'rate-limited' | 'new-credentials'
     readonly afterMs: number
   }
 }
 
-/** A failure with a place in the table: what services, hooks and handlers throw. `detail` is logged as `reason`. */
+/** A failure that is listed in the catalog. Services, hooks and handlers throw it. `detail` is logged as `reason`. */
 export class Problem extends Error {
   override readonly name = 'Problem'
   readonly status: number
@@ -85,7 +83,7 @@ export class Problem extends Error {
     }
   }
 
-  /** Composes the one shape of error bodies. Nothing in it comes from the request or from iDenfy, but names of fields. */
+  /** Builds the error body. Nothing in it comes from the request or from iDenfy, except for names of fields. */
   toDetails(requestId: string): ProblemDetails {
     const { title, status, retryable, outcome }: ProblemDefinition = problems[this.code]
     const { detail, errors, companyIds } = this.options

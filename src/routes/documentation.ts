@@ -2,13 +2,13 @@ import { createHash } from 'node:crypto'
 import type { FastifyPluginAsync } from 'fastify'
 import { type ProblemCode, problems } from '../problems/catalog.js'
 
-/** The hash is that of the one style attribute of Swagger UI: it hides its icons' definitions. */
+/** The hash is that of the only style attribute of Swagger UI, which hides the definitions of its icons. */
 const readerPolicy =
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-hashes' 'sha256-RL3ie0nH+Lzz2YNqQN83mnU0J1ot4QL7b99vMdIX99w='; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-/** What a developer reads in a browser: the OpenAPI document at `/docs`, and a page at the `type` of every problem. */
+/** Serves the OpenAPI document at `/docs`, and a page at the `type` of every problem. */
 export const documentationRoutes: FastifyPluginAsync = async (app) => {
-  // Not loaded where there is no documentation.
+  // Loaded only here, because it is optional.
   const { default: swaggerUi } = await import('@fastify/swagger-ui')
   await app.register(swaggerUi, {
     routePrefix: '/docs',
@@ -54,7 +54,7 @@ code { font-size: .9375em; padding: .1em .3em; border-radius: .25em; background:
 `
 const pagePolicy = `default-src 'none'; style-src 'sha256-${createHash('sha256').update(style).digest('base64')}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`
 
-/** All text in it comes from the table of problems. */
+/** All texts of the page come from the catalog of problems. */
 function pageOf({ title, status, code, when, advice, ...retry }: ReturnType<typeof describe>): string {
   return `<!doctype html>
 <html lang="en">
@@ -71,7 +71,7 @@ function pageOf({ title, status, code, when, advice, ...retry }: ReturnType<type
 <dl>
 <dt>When</dt><dd>${htmlOf(when)}</dd>
 <dt>What to do</dt><dd>${htmlOf(advice)}</dd>
-<dt>Repeat the same request?</dt><dd>${retryOf(retry)}</dd>
+<dt>Retry the same request?</dt><dd>${retryOf(retry)}</dd>
 </dl>
 </main>
 </body>
@@ -82,8 +82,8 @@ function pageOf({ title, status, code, when, advice, ...retry }: ReturnType<type
 function retryOf({ retryable, retryAfterSeconds }: { retryable: boolean; retryAfterSeconds?: number }) {
   if (!retryable) return 'No, it would fail again.'
   return retryAfterSeconds === undefined
-    ? 'It may succeed later; not before <code>Retry-After</code> where there is one.'
-    : `It may succeed later; not before <code>Retry-After</code>, mostly ${retryAfterSeconds} s.`
+    ? 'It may succeed later. Wait as <code>Retry-After</code> says, if it is set.'
+    : `It may succeed later. Wait as <code>Retry-After</code> says, usually ${retryAfterSeconds} s.`
 }
 
 function htmlOf(markdown: string): string {

@@ -8,7 +8,7 @@ export interface ManagementOptions {
   readonly registry: Registry
 }
 
-/** Probes for the orchestrator. iDenfy being down is no reason to take this instance out: the others see the same. */
+/** Probes for the orchestrator. An outage of iDenfy does not make an instance unready, because all instances see it. */
 export const managementRoutes: FastifyPluginAsync<ManagementOptions> = async (app, options) => {
   // Some monitors probe with HEAD.
   const probe = { exposeHeadRoute: true }

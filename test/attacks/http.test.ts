@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
-import { type Answer, build, matchProblem, openSocket, parseAnswers } from '../helper.js'
+import { build, type HttpResponse, matchProblem, openSocket, parseResponses } from '../helper.js'
 
 const path = '/onboarding/kyb-token'
 
@@ -8,10 +8,10 @@ async function start(t: Test) {
   const service = await build(t)
   const token = await service.token()
   /** Sends lines as they are and reads the answers until the server closes, which `Connection: close` asks for. */
-  const exchange = async (lines: string[], body = ''): Promise<Answer[]> => {
+  const exchange = async (lines: string[], body = ''): Promise<HttpResponse[]> => {
     const { socket, received } = openSocket(service.url)
     socket.write(`${lines.join('\r\n')}\r\n\r\n${body}`, 'latin1')
-    return parseAnswers(await received)
+    return parseResponses(await received)
   }
   const good = [`POST ${path} HTTP/1.1`, 'Host: a', `Authorization: Bearer ${token}`, 'Connection: close']
   return { ...service, token, exchange, good }
@@ -42,7 +42,7 @@ t.test('requests that HTTP itself refuses', async (t) => {
   for (const [name, lines, body] of rows) {
     await t.test(name, async (t) => {
       const [answer] = await exchange(lines, body)
-      matchProblem(t, answer as Answer, 'malformed-request')
+      matchProblem(t, answer as HttpResponse, 'malformed-request')
       t.equal(answer?.headers.connection, 'close')
     })
   }
@@ -110,7 +110,7 @@ t.test('requests that are ambiguous, or that nobody needs', async (t) => {
   for (const [code, name, lines, body] of refused) {
     await t.test(name, async (t) => {
       const [answer] = await exchange(lines, body)
-      matchProblem(t, answer as Answer, code)
+      matchProblem(t, answer as HttpResponse, code)
     })
   }
   t.strictSame(await arrived(), [])
@@ -186,7 +186,7 @@ t.test('bodies', async (t) => {
       'Content-Type: application/json',
       `Content-Length: ${Buffer.byteLength(text, 'latin1')}`,
     ]
-    return (await exchange(lines, text))[0] as Answer
+    return (await exchange(lines, text))[0] as HttpResponse
   }
   for (const text of [
     'NaN',
@@ -256,12 +256,12 @@ t.test('what comes slowly is cut off', async (t) => {
   await t.test('HTTP-023 headers', async (t) => {
     const { socket, received } = openSocket(service.url)
     socket.write(`POST ${path} HTTP/1.1\r\nHost: a\r\n`)
-    const [answer] = parseAnswers(await received)
-    matchProblem(t, answer as Answer, 'request-timeout')
+    const [answer] = parseResponses(await received)
+    matchProblem(t, answer as HttpResponse, 'request-timeout')
   })
   await t.test('HTTP-025 nothing at all', async (t) => {
     const { received } = openSocket(service.url)
-    const [answer] = parseAnswers(await received)
+    const [answer] = parseResponses(await received)
     t.equal(answer?.status ?? 408, 408)
   })
   await t.test('a body', async (t) => {
@@ -271,8 +271,8 @@ t.test('what comes slowly is cut off', async (t) => {
       `POST ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{`,
     )
     await begun
-    const [answer] = parseAnswers(await received)
-    matchProblem(t, answer as Answer, 'request-timeout')
+    const [answer] = parseResponses(await received)
+    matchProblem(t, answer as HttpResponse, 'request-timeout')
   })
   t.equal((await service.arrived()).length, 1)
   t.equal((await service.mint({ token })).status, 201)

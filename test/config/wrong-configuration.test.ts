@@ -185,17 +185,14 @@ t.test('URLs', async (t) => {
     [{ AUTH_ISSUER: '"https://login.example.com"' }, 'AUTH_ISSUER must not have quotes around it'],
     [
       { AUTH_ISSUER: `$${'{ISSUER}'}` },
-      'AUTH_ISSUER has the name of a variable that was not replaced; got "{ISSUER}"',
+      'AUTH_ISSUER contains a placeholder that was not replaced; got "{ISSUER}"',
     ],
-    [{ AUTH_AUDIENCE: '$(AUDIENCE)' }, 'AUTH_AUDIENCE has the name of a variable that was not replaced'],
-    [{ AUTH_AUDIENCE: '$AUDIENCE' }, 'AUTH_AUDIENCE has the name of a variable that was not replaced'],
-    [
-      { AUTH_AUDIENCE: `\${AUDIENCE:-x}-y` },
-      'AUTH_AUDIENCE has the name of a variable that was not replaced',
-    ],
-    [{ IDENFY_API_KEY: '{{ secret }}' }, 'IDENFY_API_KEY has the name of a variable that was not replaced'],
-    [{ IDENFY_API_KEY: '<api-key>' }, 'IDENFY_API_KEY has the name of a variable that was not replaced'],
-    [{ IDENFY_API_KEY: '%KEY%' }, 'IDENFY_API_KEY has the name of a variable that was not replaced'],
+    [{ AUTH_AUDIENCE: '$(AUDIENCE)' }, 'AUTH_AUDIENCE contains a placeholder that was not replaced'],
+    [{ AUTH_AUDIENCE: '$AUDIENCE' }, 'AUTH_AUDIENCE contains a placeholder that was not replaced'],
+    [{ AUTH_AUDIENCE: `\${AUDIENCE:-x}-y` }, 'AUTH_AUDIENCE contains a placeholder that was not replaced'],
+    [{ IDENFY_API_KEY: '{{ secret }}' }, 'IDENFY_API_KEY contains a placeholder that was not replaced'],
+    [{ IDENFY_API_KEY: '<api-key>' }, 'IDENFY_API_KEY contains a placeholder that was not replaced'],
+    [{ IDENFY_API_KEY: '%KEY%' }, 'IDENFY_API_KEY contains a placeholder that was not replaced'],
     [
       { IDENFY_PROXY_URL: `http://user:${canary}%@proxy.example` },
       'IDENFY_PROXY_URL has a user name or password that is not percent-encoded',
@@ -261,7 +258,7 @@ t.test('URLs', async (t) => {
     [{ CORS_ORIGINS: 'https://A.example' }, `CORS_ORIGINS ${origins}; got "https://A.example"`],
     [
       { CORS_ORIGINS: 'https://*.com' },
-      'CORS_ORIGINS must not have a wildcard below a public suffix: pages of strangers would be allowed; got "https://*.com"',
+      'CORS_ORIGINS must not have a wildcard below a public suffix: it would allow pages of other companies; got "https://*.com"',
     ],
     [
       { CORS_ORIGINS: `https://${'a'.repeat(60)}.example/` },
@@ -378,7 +375,7 @@ t.test('numbers, units, choices and addresses', async (t) => {
     [{ TRUST_PROXY: '10.0.0.0/33' }, `${networks}; got "10.0.0.0/33"`],
     [
       { TRUST_PROXY: '0.0.0.0/0' },
-      'TRUST_PROXY must not be every address: clients could name any address as theirs; got "0.0.0.0/0"',
+      'TRUST_PROXY must not be every address: clients could claim any address; got "0.0.0.0/0"',
     ],
     [{ TRUST_PROXY: '10.0.0/8' }, `${networks}; got "10.0.0/8"`],
     [{ TRUST_PROXY: 'fd00::/129' }, `${networks}; got "fd00::/129"`],
@@ -490,7 +487,7 @@ t.test('secrets and their files', async (t) => {
     [at('inQuotes'), of('must not have quotes around it')],
     [at('space'), of('must not have white space at its start or end')],
     [at('two'), of('must not have a line break or another control character')],
-    [{ IDENFY_API_SECRET: 'your-api-secret' }, 'IDENFY_API_SECRET is still that of .env.example'],
+    [{ IDENFY_API_SECRET: 'your-api-secret' }, 'IDENFY_API_SECRET is still the placeholder of .env.example'],
     [{ IDENFY_API_SECRET: 'two words' }, 'IDENFY_API_SECRET must be printable ASCII without spaces'],
     [{ LOGLEVEL: 'debug' }, 'LOGLEVEL is not known; did you mean LOG_LEVEL?'],
     [

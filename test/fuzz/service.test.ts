@@ -4,7 +4,15 @@ import fc from 'fast-check'
 import t from 'tap'
 import { ProblemDetails } from '../../src/problems/problem.js'
 import { KybToken } from '../../src/routes/onboarding/kyb-token.js'
-import { type Answer, addressesOf, openSocket, Secrets, send, spawnNode, startPeers } from '../helper.js'
+import {
+  addressesOf,
+  type HttpResponse,
+  openSocket,
+  Secrets,
+  send,
+  spawnNode,
+  startPeers,
+} from '../helper.js'
 
 /** Short by default; `npm run fuzz` makes it long. */
 const runs = Number(process.env.FUZZ_RUNS ?? 300)
@@ -75,7 +83,7 @@ t.test('whatever arrives', async (t) => {
   )
   const { url, managementUrl } = await addressesOf(server)
   const token = secrets.add(await peers.token({ exp: Math.floor(Date.now() / 1000) + 7200 }))
-  const post = (text: string, authorization = `Bearer ${token}`): Promise<Answer> =>
+  const post = (text: string, authorization = `Bearer ${token}`): Promise<HttpResponse> =>
     send(`${url}/onboarding/kyb-token`, {
       method: 'POST',
       body: text,

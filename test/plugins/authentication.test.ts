@@ -346,9 +346,9 @@ t.test('API2-3 a route outside of a guarded scope has no caller', async (t) => {
   const service = await build(t, {
     prepare: (app) => {
       app.post('/open', async (request) =>
-        app.kybTokens.issue({
+        app.tokenIssuer.issue({
           caller: request.getDecorator('caller'),
-          wishes: {},
+          requestedSession: {},
           requestId: request.id,
           log: request.log,
           waitedMs: 0,

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { type Answer, build, matchProblem, openSocket, parseAnswers, send } from '../helper.js'
+import { build, type HttpResponse, matchProblem, openSocket, parseResponses, send } from '../helper.js'
 
 const path = '/onboarding/kyb-token'
 const origin = 'https://app.acme.example'
@@ -135,7 +135,7 @@ t.test('a page can read what the HTTP parser refuses', async (t) => {
   for (const [code, bytes] of rows) {
     const { socket, received } = openSocket(service.url)
     socket.write(bytes)
-    const [answer] = parseAnswers(await received) as [Answer]
+    const [answer] = parseResponses(await received) as [HttpResponse]
     matchProblem(t, answer, code)
     t.match(answer.headers, {
       'access-control-allow-origin': origin,
@@ -148,7 +148,7 @@ t.test('a page can read what the HTTP parser refuses', async (t) => {
   }
   const stranger = openSocket(service.url)
   stranger.socket.write(`${head}Origin: https://evil.example\r\nX: a\0b\r\n\r\n`)
-  const [answer] = parseAnswers(await stranger.received) as [Answer]
+  const [answer] = parseResponses(await stranger.received) as [HttpResponse]
   t.equal(answer.headers['access-control-allow-origin'], undefined)
 })
 

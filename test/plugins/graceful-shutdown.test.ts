@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import t from 'tap'
-import { type Answer, build, matchProblem, openSocket, send } from '../helper.js'
+import { build, type HttpResponse, matchProblem, openSocket, send } from '../helper.js'
 
 t.test('a server that closes sends new requests elsewhere', async (t) => {
-  const late: { mint?: Answer; ready?: Answer; live?: Answer } = {}
+  const late: { mint?: HttpResponse; ready?: HttpResponse; live?: HttpResponse } = {}
   const service = await build(t, {
     prepare: (app) => {
       // Runs while the server closes but still accepts.
@@ -17,10 +17,10 @@ t.test('a server that closes sends new requests elsewhere', async (t) => {
   t.equal((await send(`${service.managementUrl}/readyz`)).status, 200)
   await service.app.close()
 
-  matchProblem(t, late.mint as Answer, 'draining')
+  matchProblem(t, late.mint as HttpResponse, 'draining')
   t.equal(late.mint?.headers['retry-after'], '1')
   t.equal(late.mint?.headers.connection, 'close')
-  matchProblem(t, late.ready as Answer, 'draining')
+  matchProblem(t, late.ready as HttpResponse, 'draining')
   t.equal(late.live?.status, 200)
   t.strictSame(await service.arrived(), [])
 })

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import t from 'tap'
 import { detailTexts, type ProblemDetail } from '../../src/problems/catalog.js'
-import { type Answer, build, matchProblem, openSocket, parseAnswers, send } from '../helper.js'
+import { build, type HttpResponse, matchProblem, openSocket, parseResponses, send } from '../helper.js'
 
 const path = '/onboarding/kyb-token'
 
@@ -65,7 +65,7 @@ t.test('what the HTTP parser refuses', async (t) => {
   ]
   for (const [name, bytes, code] of cases) {
     await t.test(name, async (t) => {
-      const [answer] = parseAnswers(await exchange(bytes)) as [Answer]
+      const [answer] = parseResponses(await exchange(bytes)) as [HttpResponse]
       matchProblem(t, answer, code)
       t.equal(answer.headers.connection, 'close')
       t.match(service.log(code).at(-1), { requestId: answer.json.requestId })
@@ -78,7 +78,7 @@ t.test('what the HTTP parser refuses', async (t) => {
     const [socket] = (await once(service.app.server, 'connection')) as [Socket]
     const timeout = Object.assign(new Error('Request timeout'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' })
     service.app.server.emit('clientError', timeout, socket)
-    const [answer] = parseAnswers(await received) as [Answer]
+    const [answer] = parseResponses(await received) as [HttpResponse]
     matchProblem(t, answer, 'request-timeout')
   })
 
@@ -267,13 +267,13 @@ t.test('a problem with several causes says which it is, to the caller and in the
     const { socket, received } = openSocket(service.url)
     socket.write(bytes)
     if (detail === 'body-length') socket.end()
-    const [answer] = parseAnswers(await received)
+    const [answer] = parseResponses(await received)
     if (answer) {
       t.equal(answer.json.detail, detailTexts[detail], detail)
       t.equal(service.log(answer.json.code).at(-1)?.reason, detail)
     }
   }
-  const limited: [ProblemDetail, () => Promise<Answer>][] = [
+  const limited: [ProblemDetail, () => Promise<HttpResponse>][] = [
     ['address-limit', () => service.mint({ token: 'x' })],
     ['company-limit', () => service.mint({ body: { locale: 'lt' } })],
   ]

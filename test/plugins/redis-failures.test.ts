@@ -2,7 +2,7 @@ import { createServer, type Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { createSharedRedis } from '../../src/services/single-flight/redis-connection.js'
+import { createRedisConnection } from '../../src/services/single-flight/redis-connection.js'
 import { redisFailureCauses } from '../../src/services/single-flight/redis-failure.js'
 import { certificate } from '../fault-server.js'
 import { build, freePort, listen, until } from '../helper.js'
@@ -48,7 +48,7 @@ async function expectCause(
 
 async function expectRecovery(t: Test, service: Service): Promise<void> {
   await until(() => isUp(service))
-  t.equal(linesOf(service).at(-1)?.msg, 'Redis is there: state is shared')
+  t.equal(linesOf(service).at(-1)?.msg, 'Redis available, state is shared')
 }
 
 function admin(t: Test, url: string, options: object = {}): Redis {
@@ -342,7 +342,7 @@ t.test('redis_up is 0 soon after Redis froze, also without requests', needsRedis
 t.test('a Redis that fails as soon as it is used', needsRedis, async (t) => {
   const server = await startRedis(t)
   const changes: (string | boolean)[] = []
-  const shared = createSharedRedis({
+  const shared = createRedisConnection({
     redis: new Redis(server.env.REDIS_URL, {
       lazyConnect: true,
       enableOfflineQueue: false,

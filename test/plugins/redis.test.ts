@@ -11,7 +11,7 @@ const isUp = async (service: Service) => /^redis_up 1$/m.test(await service.metr
 const changes = (service: Service) =>
   service.log().flatMap(({ msg }) => /^Redis is (there|down)/.exec(String(msg))?.[1] ?? [])
 const causes = (service: Service) =>
-  service.log().flatMap(({ msg, cause }) => (/^Redis is down/.test(String(msg)) ? [cause] : []))
+  service.log().flatMap(({ msg, cause }) => (/^Redis unavailable/.test(String(msg)) ? [cause] : []))
 const tokenOf = ({ json }: Awaited<ReturnType<Service['mint']>>): string => json.tokenString
 
 /** Two replicas with one Redis, one iDenfy and one identity provider. */

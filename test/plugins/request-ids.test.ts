@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
-import { type Answer, build, openSocket, parseAnswers, send } from '../helper.js'
+import { build, type HttpResponse, openSocket, parseResponses, send } from '../helper.js'
 
 const trusting = { env: { TRUST_PROXY: '127.0.0.0/8,::1' } }
 
@@ -18,7 +18,7 @@ t.test('every response has the id under which the log has it', async (t) => {
     await send(`${service.url}/none`),
     await send(`${service.url}/%`),
     await send(`${service.url}/onboarding/kyb-token`, preflight),
-    ...parseAnswers(await received),
+    ...parseResponses(await received),
   ]
   const logged = service.log().filter(({ msg }) => msg === 'request')
   t.equal(answers.length, logged.length)
@@ -49,7 +49,7 @@ t.test('a plain id of a trusted proxy is kept', async (t) => {
 
 t.test('that of anyone else is not', async (t) => {
   const service = await build(t)
-  const answer: Answer = await service.mint({ headers: { 'x-request-id': 'chosen' } })
+  const answer: HttpResponse = await service.mint({ headers: { 'x-request-id': 'chosen' } })
   t.match(answer.headers['x-request-id'], /^[0-9a-f-]{36}$/)
 })
 

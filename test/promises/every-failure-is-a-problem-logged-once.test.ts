@@ -3,12 +3,12 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import {
-  type Answer,
   build,
+  type HttpResponse,
   matchProblem,
   type Overrides,
   openSocket,
-  parseAnswers,
+  parseResponses,
   send,
   until,
 } from '../helper.js'
@@ -126,11 +126,11 @@ t.test('with Redis, too', needsRedis, async (t) => {
 })
 
 /** Sends bytes, closes the sending side if asked to, and returns the responses once the server has closed. */
-async function exchange(service: Service, bytes: string, isCut = false): Promise<Answer[]> {
+async function exchange(service: Service, bytes: string, isCut = false): Promise<HttpResponse[]> {
   const { socket, received } = openSocket(service.url)
   socket.write(bytes)
   if (isCut) socket.end()
-  return parseAnswers(await received)
+  return parseResponses(await received)
 }
 
 const json = 'Content-Type: application/json'

@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { type Answer, build, createClock, type Overrides, until } from '../helper.js'
+import { build, createClock, type HttpResponse, type Overrides, until } from '../helper.js'
 import { needsRedis, startRedis } from '../redis-server.js'
 
 const hour = 3_600_000
@@ -19,7 +19,7 @@ function createJumpingClock() {
 }
 
 /** By iDenfy's clock, which does not jump. */
-function checkToken(t: Test, answer: Answer, nowMs: number, iDenfyNowMs = nowMs): void {
+function checkToken(t: Test, answer: HttpResponse, nowMs: number, iDenfyNowMs = nowMs): void {
   if (answer.status !== 201) return
   const { expiresIn, expiration } = answer.json
   t.ok(expiresIn > 0, `expires in ${expiresIn} s`)

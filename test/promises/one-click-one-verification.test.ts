@@ -3,9 +3,9 @@ import t, { type Test } from 'tap'
 import { faults as idenfyFaults, mayOpen } from '../chaos/idenfy-outages.js'
 import { type Arrival, certificate, created, goodToken, startFaultServer } from '../fault-server.js'
 import {
-  type Answer,
   addressesOf,
   build,
+  type HttpResponse,
   listen,
   matchProblem,
   openSocket,
@@ -54,11 +54,14 @@ const envOf = (idenfyUrl: string) => ({
 })
 
 /** What some machine between the user and this service, or the front-end itself, sends again without asking anyone. */
-function looksRetryable({ status, headers, json }: Answer): boolean {
+function looksRetryable({ status, headers, json }: HttpResponse): boolean {
   return status === 503 || status === 429 || headers['retry-after'] !== undefined || json.retryable === true
 }
 
-async function sendWithRetries(post: (attempt: number) => Promise<Answer>, retries = 4): Promise<Answer> {
+async function sendWithRetries(
+  post: (attempt: number) => Promise<HttpResponse>,
+  retries = 4,
+): Promise<HttpResponse> {
   let answer = await post(0)
   for (let attempt = 1; attempt <= retries && looksRetryable(answer); attempt += 1)
     answer = await post(attempt)

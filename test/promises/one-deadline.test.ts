@@ -2,7 +2,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { certificate, created, goodToken, httpAnswer, startFaultServer } from '../fault-server.js'
-import { type Answer, build, createClock, listen, type Overrides, until } from '../helper.js'
+import { build, createClock, type HttpResponse, listen, type Overrides, until } from '../helper.js'
 import { needsRedis, startRedis } from '../redis-server.js'
 
 const deadlineMs = 1_000
@@ -19,7 +19,7 @@ const ticking = setInterval(() => {
 t.teardown(() => clearInterval(ticking))
 
 /** Posts, and checks that the response comes in time, whatever it is. */
-async function inTime(t: Test, post: () => Promise<Answer>): Promise<Answer> {
+async function inTime(t: Test, post: () => Promise<HttpResponse>): Promise<HttpResponse> {
   const begin = performance.now()
   const lateBefore = latenessMs
   const answer = await post()

@@ -2,7 +2,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import t, { type Test } from 'tap'
 import { createTokenSigner } from '../../sandbox/token-signer.js'
-import { type Answer, build, openSocket, parseAnswers, send, signer, until } from '../helper.js'
+import { build, type HttpResponse, openSocket, parseResponses, send, signer, until } from '../helper.js'
 import { createPrometheus, needsPromtool } from '../prometheus.js'
 
 const path = '/onboarding/kyb-token'
@@ -60,7 +60,7 @@ t.test('ten thousand requests of strangers raise no alarm and fill no memory', a
   ]
   const heapBefore = heapUsed()
   let sent = 0
-  const answers: Answer[] = []
+  const answers: HttpResponse[] = []
   for (let round = 0; round < rounds; round++) {
     const { socket, received } = openSocket(service.url)
     socket.on('error', () => {})
@@ -68,7 +68,7 @@ t.test('ten thousand requests of strangers raise no alarm and fill no memory', a
     socket.write(whole.join('') + ends)
     sent += whole.length + 1
     const text = await received
-    if (round === 0) answers.push(...parseAnswers(text))
+    if (round === 0) answers.push(...parseResponses(text))
     // Some never wait for a response.
     const hasty = openSocket(service.url)
     hasty.socket.on('error', () => {})

@@ -8,13 +8,13 @@ import { KybFormToken, KybSession } from '../../services/idenfy/schemas.js'
 
 const { locale, flow, theme, tags, scanRefs } = KybFormToken.properties
 
-/** The body of a success. */
+/** The body of a successful response. */
 export const KybToken = Type.Object(
   {
     tokenType: Type.Literal('FORM'),
     tokenString: Type.String({ description: 'A bearer credential for the whole form' }),
-    expiration: Type.String({ description: 'When the token ends, as iDenfy wrote it' }),
-    expiresIn: Type.Integer({ description: 'Whole seconds until then, by the clock of the server' }),
+    expiration: Type.String({ description: 'When the token expires, as sent by iDenfy' }),
+    expiresIn: Type.Integer({ description: 'Seconds until then, by the clock of the server' }),
     isValid: Type.Boolean(),
     companyId: Type.Union([Type.String(), Type.Null()], { description: "iDenfy's id of the company" }),
     clientId: Type.String(),
@@ -32,27 +32,26 @@ export const KybToken = Type.Object(
 const Headers = Type.Object({
   'x-company-id': Type.Optional(
     Type.String({
-      description:
-        'Picks one of the companies that the access token lists; its id as it is, or percent-encoded',
+      description: 'Selects one of the companies in the access token. The id, as it is or percent-encoded',
     }),
   ),
   'idempotency-key': Type.Optional(
     Type.String({
       pattern: '^("[A-Za-z0-9._~+/=:-]{1,64}"|[A-Za-z0-9._~+/=:-]{1,64})$',
       description:
-        'Identical requests with the same key get the same response, and at most one verification is opened for them (a string of RFC 8941; quotes may be left out)',
+        'Identical requests with the same key get the same response. At most one verification is opened for them. A string of RFC 8941; the quotes are optional',
     }),
   ),
 })
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** What the service spent on a request before its body was read: the time that a slow client takes is its own. */
+    /** How long the service worked on a request before it read the body. The time of a slow client does not count. */
     waitedMs: number
   }
 }
 
-/** `POST /onboarding/kyb-token`. Belongs into a guarded scope. */
+/** `POST /onboarding/kyb-token`. Register it in a guarded scope. */
 export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
   app.decorateRequest('waitedMs', 0)
   app.post(
@@ -62,7 +61,7 @@ export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
         operationId: 'createKybToken',
         summary: 'Creates a KYB token for the company of the caller',
         description:
-          'Equal requests that come together, or within a short while after a success, get the same token: a double click opens no second verification.',
+          'Identical requests at the same time, or shortly after a success, get the same token. A double click does not open a second verification.',
         tags: ['onboarding'],
         security: [{ accessToken: [] }],
         headers: Headers,
@@ -74,17 +73,17 @@ export const kybTokenRoute: FastifyPluginAsyncTypebox = async (app) => {
         request.waitedMs = reply.elapsedTime
         done()
       },
-      // A request without a body is an empty one. Fastify would validate a body of `null` in the same way.
+      // A request without a body means an empty object. Fastify would accept a body of `null` in the same way.
       preValidation: (request, _reply, done) => {
         if (request.body === undefined) request.body = {}
         done()
       },
     },
     async (request, reply) => {
-      const { token, origin } = await app.kybTokens.issue({
+      const { token, origin } = await app.tokenIssuer.issue({
         caller: request.getDecorator<Caller>('caller'),
-        wishes: request.body,
-        // Not that of the log: a caller may have chosen it.
+        requestedSession: request.body,
+        // Not the id of the log, because the client may have chosen that one.
         requestId: randomUUID(),
         log: request.log,
         idempotencyKey: request.headers['idempotency-key']?.replaceAll('"', ''),

@@ -11,46 +11,46 @@ import {
   unexpected,
 } from './access-token.js'
 import type { SigningKeys } from './signing-keys.js'
-import { inTime } from './with-timeout.js'
+import { withTimeout } from './with-timeout.js'
 
 export interface AccessTokenVerifierOptions {
-  readonly signingKeys: Pick<SigningKeys, 'fetches' | 'freshen' | 'has' | 'resolve' | 'renew'>
+  readonly signingKeys: Pick<SigningKeys, 'fetches' | 'refreshIfStale' | 'has' | 'resolve' | 'refetch'>
   readonly issuer: string
   readonly audience: string
   readonly algorithms: string[]
-  /** Accepted `typ` values; a token without one counts as `JWT`. jose could compare with one alone. */
+  /** Accepted `typ` values. A token without one counts as `JWT`. jose can compare with only one value. */
   readonly tokenTypes: readonly string[]
   readonly clockToleranceSeconds: number
   readonly maxLifetimeSeconds: number
-  /** How long a new token may take, which is how long it may wait for keys. */
+  /** How long the verification of a new token may take, including the wait for keys. */
   readonly timeoutMs: number
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number
 }
 
-/** At most; times and key are checked at every use. */
-const maxRememberedMs = 60 * 60_000
-const maxRememberedBytes = 5 * 1024 * 1024
-/** Of an entry beside its claims. */
+/** At most. Times and key are checked at every use. */
+const maxCachedMs = 60 * 60_000
+const maxCacheBytes = 5 * 1024 * 1024
+/** Size of a cache entry without its claims. */
 const entryBytes = 600
 /** Parsed claims take more memory than their text. */
 const bytesPerCharacter = 3
 
 type Claims = JWTPayload & { readonly exp: number }
 
-/** What a token says, and the key that it was checked with. */
+/** The claims of a token, and the key that its signature was checked with. */
 interface Verified {
   readonly claims: Claims
   readonly key: CryptoKey
 }
 
-/** Checks a JWT access token (RFC 7519, RFC 8725): form, signature, issuer, audience and times. */
+/** Verifies JWT access tokens (RFC 7519, RFC 8725): form, signature, issuer, audience and times. */
 export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
   const { signingKeys, algorithms, issuer, audience, clockToleranceSeconds, timeoutMs, now } = options
   const types = options.tokenTypes.map(mediaType)
 
-  // A retry brings the same token. Its times and its key are checked every time, what cannot change is not.
-  const remembered = new LRUCache<string, Verified>({ maxSize: maxRememberedBytes, ttlAutopurge: true })
+  // Most requests bring a token that was verified before. Only its times and its key are checked again.
+  const cache = new LRUCache<string, Verified>({ maxSize: maxCacheBytes, ttlAutopurge: true })
 
   async function verifyWithJose(text: string, since: number) {
     return jwtVerify(text, (header) => signingKeys.resolve(header, since), {
@@ -67,9 +67,9 @@ export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
     const { kid } = checkHeader(text, algorithms)
     const since = signingKeys.fetches()
     const { payload, protectedHeader, key } = await verifyWithJose(text, since).catch(async (error) => {
-      // Without a key id, a new key shows in nothing but a signature that the old one does not match.
+      // A token without a key id does not name its key. A wrong signature may mean that there is a new key.
       const mayBeNewKey = kid === undefined && error instanceof errors.JWSSignatureVerificationFailed
-      if (mayBeNewKey && (await signingKeys.renew(since))) return verifyWithJose(text, since)
+      if (mayBeNewKey && (await signingKeys.refetch(since))) return verifyWithJose(text, since)
       throw error
     })
     const { typ = 'JWT' } = protectedHeader as { typ?: unknown }
@@ -90,11 +90,11 @@ export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
     if (fault) throw invalidToken(fault)
   }
 
-  function remember(digest: string, verified: Verified): void {
+  function addToCache(digest: string, verified: Verified): void {
     const { claims } = verified
     const lastsMs = (claims.exp + clockToleranceSeconds) * 1000 - now()
-    remembered.set(digest, verified, {
-      ttl: Math.ceil(Math.min(lastsMs, maxRememberedMs)),
+    cache.set(digest, verified, {
+      ttl: Math.ceil(Math.min(lastsMs, maxCachedMs)),
       size: entryBytes + bytesPerCharacter * JSON.stringify(claims).length,
     })
   }
@@ -105,26 +105,26 @@ export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
    */
   return async (text: string): Promise<JWTPayload> => {
     const digest = hash('sha256', text, 'base64url')
-    const known = remembered.get(digest)
+    const known = cache.get(digest)
     if (known) {
-      await signingKeys.freshen()
+      await signingKeys.refreshIfStale()
       if (signingKeys.has(known.key)) {
         checkTimes(known.claims)
         return known.claims
       }
     }
-    const verified = await inTime(() => verifyNew(text), timeoutMs).catch((error) => {
+    const verified = await withTimeout(() => verifyNew(text), timeoutMs).catch((error) => {
       throw toProblem(error, { iss: issuer, aud: audience })
     })
     checkTimes(verified.claims)
-    remember(digest, verified)
+    addToCache(digest, verified)
     return verified.claims
   }
 }
 
 export type AccessTokenVerifier = ReturnType<typeof createAccessTokenVerifier>
 
-/** Times are in seconds. jose checks `exp` and `nbf` too, but only of a token that is new. */
+/** Times are in seconds. jose also checks `exp` and `nbf`, but only for a new token. */
 function findTimeFault(
   { iat, nbf, exp }: Claims,
   now: number,
@@ -133,12 +133,12 @@ function findTimeFault(
   if (exp <= now - clockToleranceSeconds) return 'expired'
   if (nbf !== undefined && nbf > now + clockToleranceSeconds) return 'claim-nbf'
   if (iat !== undefined && iat > now + clockToleranceSeconds) return 'issued-in-future'
-  // A token that does not say when it was issued counts from now.
+  // Without `iat` the lifetime counts from now.
   if (exp - (iat ?? now + clockToleranceSeconds) > maxLifetimeSeconds) return 'lifetime'
   return undefined
 }
 
-/** What jose and {@link inTime} throw, as a problem; anything else stays what it is. jose checks the signature first. */
+/** Maps errors of jose and {@link withTimeout} to problems. Other errors stay as they are. jose checks the signature first. */
 function toProblem(error: unknown, expected: Readonly<Record<string, string>>): unknown {
   if (error instanceof errors.JWTClaimValidationFailed) {
     const { claim, payload } = error

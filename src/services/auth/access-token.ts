@@ -1,19 +1,19 @@
 import type { JWTHeaderParameters, JWTPayload } from 'jose'
 import { Problem } from '../../problems/problem.js'
 
-/** What fits into 16 KiB of headers beside the other fields. */
+/** Fits into 16 KiB of headers together with the other fields. */
 const maxLength = 15_000
 const maxKidLength = 512
-/** Of a claim in the log. */
+/** Characters of a claim in the log. */
 const maxShown = 200
 const compactForm = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)$/
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const byteOrderMark = Buffer.from('\ufeff')
 
-/** Header parameters that bring keys along, change how the rest is read, or belong to encryption. */
+/** Header parameters that contain or name keys, change how the token is read, or belong to encryption. */
 const refusedParameters = ['jku', 'jwk', 'x5u', 'x5c', 'crit', 'b64', 'zip', 'cty', 'enc']
 
-/** Claims that only other tokens of the same provider have: ID tokens, logout tokens and bound tokens. */
+/** Claims of other tokens of the same provider: ID tokens, logout tokens and sender-constrained tokens. */
 const foreignClaims = ['at_hash', 'c_hash', 's_hash', 'events', 'cnf', 'act']
 
 /** Every reason for which a token is refused, as logged and counted. */
@@ -59,7 +59,7 @@ export function checkHeader(token: string, algorithms: readonly string[]): JWTHe
     throw invalidToken('encoding')
   }
   const [header, claims] = decoded as [Buffer, Buffer]
-  // jose would skip it.
+  // jose would ignore it.
   if (claims.subarray(0, 3).equals(byteOrderMark)) throw invalidToken('claims')
   return readHeader(header, algorithms)
 }
@@ -68,7 +68,7 @@ function readHeader(bytes: Buffer, algorithms: readonly string[]): JWTHeaderPara
   const header = parseObject(bytes)
   const { alg, kid } = header
   if (typeof alg !== 'string' || !algorithms.includes(alg)) throw invalidToken('algorithm')
-  // It is only compared.
+  // It is only used in comparisons.
   const isKid = typeof kid === 'string' && kid.length <= maxKidLength
   if (kid !== undefined && !isKid) throw invalidToken('key-id')
   if (refusedParameters.some((name) => Object.hasOwn(header, name))) throw invalidToken('header-parameter')
@@ -86,7 +86,7 @@ export function checkIsAccessToken(claims: JWTPayload): void {
 }
 
 /**
- * A refusal whose log line shows both sides, so that the operator sees which setting is wrong.
+ * A refusal whose log line shows what was expected and what was received. The operator sees which setting is wrong.
  *
  * @param received from a token whose signature was verified
  */
@@ -120,7 +120,7 @@ function parseObject(bytes: Buffer): Record<string, unknown> {
       return value as Record<string, unknown>
     }
   } catch {
-    // Refused below, like what is no object.
+    // Refused below.
   }
   throw invalidToken('header')
 }

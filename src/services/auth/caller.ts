@@ -1,28 +1,26 @@
 import type { JWTPayload } from 'jose'
 import { Problem } from '../../problems/problem.js'
 import { invalidToken, shown } from './access-token.js'
+import { isIdText } from './id-grammar.js'
 
-/** Who asks, and for which company. Both ids are id texts; what goes into a template is checked there. */
+/** The user and the company of a request. Both ids match the id grammar. Templates check them further. */
 export interface Caller {
   readonly userId: string
   readonly companyId: string
 }
 
 export interface CallerOptions {
-  /** Claim names, taken literally; one that begins with `/` is a JSON Pointer into the claims (RFC 6901). */
+  /** Claim names, taken literally. A name that begins with `/` is a JSON Pointer into the claims (RFC 6901). */
   readonly userClaim: string
   readonly companyClaim: string
   readonly requiredScope?: string | undefined
 }
 
-/** An internal id: any text of moderate length without control characters, as a regular expression. */
-export const idText = '[^\\u0000-\\u001f\\u007f-\\u009f]{1,200}'
-const wholeIdText = new RegExp(`^${idText}$`)
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
- * Derives the caller from verified claims. The company comes from the company claim alone;
- * `requestedCompanyId` (the `X-Company-Id` header) can only pick among those it lists.
+ * Derives the caller from verified claims. The company comes only from the company claim. `requestedCompanyId` (the
+ * `X-Company-Id` header) can only select one of the companies in that claim.
  *
  * @throws Problem `insufficient-scope`, `invalid-token`, `company-required`, `company-not-allowed`, `identity-not-mappable`
  */
@@ -61,12 +59,7 @@ export function toCaller(userId: string, companyId: string): Caller {
 
 export type CallerResolver = ReturnType<typeof createCallerResolver>
 
-/** Lone surrogates are refused because they would all look the same to a hash. */
-function isIdText(id: string): boolean {
-  return wholeIdText.test(id) && !/\p{Surrogate}/u.test(id)
-}
-
-/** Some providers write ids as numbers. Above the safe integers, different ids would read as the same number. */
+/** Some providers write ids as numbers. Above the safe integers, different ids would become the same number. */
 function idOf(value: unknown): string | undefined {
   if (Number.isSafeInteger(value)) return String(value)
   return typeof value === 'string' ? value : undefined
@@ -87,14 +80,14 @@ function pickCompany(listed: readonly [string, ...string[]], requested: string |
     return listed[0]
   }
   const [picked, another] = new Set(spellingsOf(requested).filter((spelling) => listed.includes(spelling)))
-  // A field that may mean two of them picks neither.
+  // A value that could mean two companies selects neither.
   if (picked === undefined || another !== undefined) {
     throw new Problem('company-not-allowed', { detail: 'company-not-listed' })
   }
   return picked
 }
 
-/** What a header field may mean: its text, its bytes as UTF-8 (Node reads them as Latin-1), or percent-encoded UTF-8. */
+/** Possible meanings of a header field: its text, its bytes as UTF-8 (Node reads Latin-1), or percent-encoded UTF-8. */
 function spellingsOf(field: string): string[] {
   const decoders = [
     () => field,
@@ -114,13 +107,13 @@ function notMappable(reason: string): Problem {
   return new Problem('identity-not-mappable', { diagnosis: { reason } })
 }
 
-/** A token of the client credentials grant: RFC 9068 gives it the client for a subject, Auth0 and Entra mark it. */
+/** A token of the client credentials grant. By RFC 9068 its subject is the client. Auth0 and Entra mark it in a claim. */
 function isServiceToken({ sub, client_id, azp, gty, idtyp }: JWTPayload): boolean {
   const isClient = sub !== undefined && [client_id, azp].includes(sub)
   return isClient || gty === 'client-credentials' || idtyp === 'app'
 }
 
-/** OAuth's `scope` is a space-separated string (RFC 8693); Entra and Okta use `scp`, the latter as an array. */
+/** OAuth's `scope` is a space-separated string (RFC 8693). Entra and Okta use `scp`, Okta as an array. */
 function scopesOf(claims: JWTPayload): unknown[] {
   return [claims.scope, claims.scp].flatMap((value) => (typeof value === 'string' ? value.split(' ') : value))
 }

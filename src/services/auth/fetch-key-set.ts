@@ -2,7 +2,7 @@ import { brotliDecompressSync, gunzipSync, inflateRawSync, inflateSync } from 'n
 import { type Dispatcher, request } from 'undici'
 import { KeySetFault } from './key-set.js'
 
-/** Of a response, before and after decoding. */
+/** Size limit of a response, before and after decoding. */
 export const maxKeySetBytes = 64 * 1024
 
 const limit = { maxOutputLength: maxKeySetBytes }
@@ -13,13 +13,13 @@ const decoders: Readonly<Record<string, (bytes: Buffer) => Buffer>> = {
   gzip: (bytes) => gunzipSync(bytes, limit),
   'x-gzip': (bytes) => gunzipSync(bytes, limit),
   br: (bytes) => brotliDecompressSync(bytes, limit),
-  // Some servers leave the zlib header out.
+  // Some servers omit the zlib header.
   deflate: (bytes) => (Number(bytes[0]) % 16 === 8 ? inflateSync : inflateRawSync)(bytes, limit),
 }
 
 export interface KeySetSource {
   readonly url: string
-  /** Bounds the size of a response by {@link maxKeySetBytes}. */
+  /** Limits the size of a response to {@link maxKeySetBytes}. */
   readonly dispatcher: Dispatcher
   readonly userAgent: string
 }
@@ -40,7 +40,7 @@ export async function fetchKeySet(
     throw new KeySetFault('jwks-status', `status ${statusCode}`)
   }
   const bytes = Buffer.from(await body.arrayBuffer())
-  // Some servers compress although no one has asked them to.
+  // Some servers compress although the request did not ask for it.
   return new TextDecoder().decode(decode(bytes, String(fields['content-encoding'] ?? 'identity')))
 }
 
@@ -52,7 +52,7 @@ function decode(bytes: Buffer, contentEncoding: string): Buffer {
       bytes,
     )
   } catch (cause) {
-    // Also a coding that is not known, and a result that is too long.
+    // Also for an unknown coding, and for a result that is too long.
     throw new KeySetFault('jwks-encoding', 'an encoding that cannot be read, or too much', { cause })
   }
 }

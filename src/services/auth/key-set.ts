@@ -4,7 +4,7 @@ import { createLocalJWKSet, type JWK } from 'jose'
 
 /** Members of private and symmetric keys (RFC 7518, section 6). */
 const privateMembers = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k', 'priv']
-/** What a public key consists of. The rest (`key_ops`, `x5c`, ...) is checked here and then no longer needed. */
+/** Members of a public key. Others (`key_ops`, `x5c`, ...) are checked here and not needed later. */
 const publicMembers = new Set(['kty', 'kid', 'alg', 'crv', 'x', 'y', 'n', 'e'])
 const maxLoggedKid = 64
 
@@ -19,7 +19,7 @@ export type IgnoredKeyReason =
   | 'duplicate-kid'
 
 export interface IgnoredKey {
-  /** Cut to 64 characters. Nothing else of a key is ever logged. */
+  /** Cut to 64 characters. Nothing else of a key is logged. */
   readonly kid?: string | undefined
   readonly reason: IgnoredKeyReason
 }
@@ -41,13 +41,13 @@ export interface LintedKeySet {
 
 interface Candidate {
   readonly key: JWK
-  /** The accepted algorithms that it can check signatures of. */
+  /** The accepted algorithms that this key can verify. */
   readonly fits: readonly string[]
 }
 
 /**
- * Reads a JWK set (RFC 7517) and keeps the keys that can check signatures of these algorithms: public, strong and
- * well-formed. If two of them have the same `kid` and fit the same algorithm, neither is used.
+ * Reads a JWK set (RFC 7517) and keeps the keys that can verify these algorithms: public, strong and well-formed. If two
+ * of them have the same `kid` and fit the same algorithm, neither is used.
  *
  * @throws KeySetFault `jwks-not-json`, `jwks-form`, `jwks-private-key` (a provider that publishes one is not to be trusted
  *   with the others) or `jwks-no-usable-key`
@@ -60,7 +60,7 @@ export async function lintKeySet(text: string, algorithms: readonly string[]): P
   const candidates: Candidate[] = []
   for (const member of members) {
     const result = await assess(member, algorithms)
-    // A set that was merged from several may list the same key twice.
+    // A set that was merged from others may contain the same key twice.
     if (candidates.some((other) => isDeepStrictEqual(other, result))) continue
     if (typeof result !== 'string') candidates.push(result)
     else ignored.push({ kid: loggable(member?.kid), reason: result })
@@ -77,7 +77,7 @@ export async function lintKeySet(text: string, algorithms: readonly string[]): P
 
 type Member = Readonly<Record<string, unknown>> | undefined
 
-/** Members without what is null, which some serializers write for "absent"; undefined for what is no object. */
+/** The keys, without members that are null, which some serializers write for "absent". Undefined for a non-object. */
 function membersOf(text: string): Member[] {
   let document: unknown
   try {
@@ -123,7 +123,7 @@ async function assess(member: Member, algorithms: readonly string[]): Promise<Ca
 
 async function canCheck(key: JWK, alg: string): Promise<boolean> {
   try {
-    // The same choice as later for a token. It also imports the key, which refuses points that are not on their curve.
+    // The same selection as later for a token. It also imports the key, which refuses points outside of the curve.
     await createLocalJWKSet({ keys: [key] })({ alg })
     return true
   } catch {
@@ -135,7 +135,7 @@ function isStrong(key: JWK): boolean {
   const { asymmetricKeyDetails = {} } = createPublicKey({ key: key as JsonWebKey, format: 'jwk' })
   const { modulusLength, publicExponent = 0n } = asymmetricKeyDetails
   if (modulusLength === undefined) return true
-  // OpenSSL checks no signature of a longer key.
+  // OpenSSL does not support longer keys.
   const isSound = modulusLength >= 2048 && modulusLength <= 16_384
   return isSound && publicExponent >= 65_537n && publicExponent % 2n === 1n
 }
@@ -149,7 +149,7 @@ function loggable(kid: unknown): string | undefined {
   return typeof kid === 'string' ? kid.slice(0, maxLoggedKid) : undefined
 }
 
-/** Why no key of a response can be used. The message says what was received in place of a key set. */
+/** Why no key of a response can be used. The message says what was received instead of a key set. */
 export class KeySetFault extends Error {
   override readonly name = 'KeySetFault'
 

@@ -4,19 +4,19 @@ import { Problem } from '../../problems/problem.js'
 import { invalidToken } from './access-token.js'
 import { fetchKeySet, type KeySetSource } from './fetch-key-set.js'
 import { type IgnoredKey, lintKeySet } from './key-set.js'
-import { inTime } from './with-timeout.js'
+import { withTimeout } from './with-timeout.js'
 
-/** A key withdrawn by the provider is used for at most this long, while the provider is up. */
+/** While the provider is up, a key that it has withdrawn is used for at most this long. */
 const maxAgeMs = 5 * 60_000
-/** From this age on the set is refreshed in the background, so that no request has to wait for it. */
+/** From this age the set is refreshed in the background, so that no request waits for it. */
 const refreshAfterMs = 4 * 60_000
-/** How long the last good set is used while no other can be fetched. */
+/** How long the last good set is used while no newer set can be fetched. */
 const maxStaleMs = 24 * 60 * 60_000
 const firstRetryMs = 1_000
 const maxRetryMs = 60_000
-/** Fetches for unknown keys: a few at once, then one per interval. Tokens with made-up key ids cause no more than that. */
+/** Token bucket for fetches for unknown keys. Tokens with invented key ids cannot cause more fetches than this. */
 const unknownKeyBurst = 5
-const maxRememberedKids = 1_000
+const maxMissingKids = 1_000
 
 export interface SigningKeysOptions extends KeySetSource {
   /** Accepted signature algorithms. */
@@ -26,9 +26,9 @@ export interface SigningKeysOptions extends KeySetSource {
   /** From one fetch for an unknown key to the next, after the first few. */
   readonly unknownKeyIntervalMs: number
   readonly onFetchFailed: (error: unknown) => void
-  /** Told of the members of a set that are not used, once for each different list. */
+  /** Called with the members of a set that are not used, once for each different list. */
   readonly onKeysIgnored: (ignored: readonly IgnoredKey[]) => void
-  /** Wall clock, milliseconds since the epoch. It goes on while the machine is suspended. */
+  /** Wall clock, milliseconds since the epoch. It continues while the machine is suspended. */
   readonly now: () => number
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
@@ -37,25 +37,25 @@ export interface SigningKeysOptions extends KeySetSource {
 }
 
 interface FetchedSet {
-  /** The number of the fetch that brought it. */
+  /** The number of the fetch that returned it. */
   readonly number: number
-  /** When that fetch began: what the provider has changed since then is not in it. */
+  /** When that fetch began. It lacks changes that the provider made later. */
   readonly monotonicAt: number
   readonly wallAt: number
   readonly find: ReturnType<typeof createLocalJWKSet>
-  /** The keys that tokens were checked with. */
+  /** The keys that signatures were checked with. */
   readonly used: Set<CryptoKey>
   readonly kids: ReadonlySet<string | undefined>
-  /** Those of the set before. What is not in `kids` any more was withdrawn. */
+  /** Key ids of the previous set. Those missing from `kids` were withdrawn. */
   readonly kidsBefore: ReadonlySet<string | undefined>
-  /** Key ids that were looked for, and that it does not have. */
+  /** Key ids that were requested and are not in the set. */
   readonly missing: Set<string>
 }
 
 /**
- * The identity provider's public keys (JWKS, RFC 7517). One fetch at a time; the last good set goes on working
- * while the provider is down. jose's `createRemoteJWKSet` is not used because it has no back-off after a failed
- * fetch, drops good keys once they are stale and reads responses of any length.
+ * The identity provider's public keys (JWKS, RFC 7517). There is one fetch at a time. The last good set stays in use while
+ * the provider is down. jose's `createRemoteJWKSet` has no back-off after a failed fetch, drops good keys when they are
+ * stale, and reads responses of any length.
  */
 export function createSigningKeys(options: SigningKeysOptions) {
   const {
@@ -74,8 +74,8 @@ export function createSigningKeys(options: SigningKeysOptions) {
   let scheduled: Promise<void> | undefined
   let failures = 0
   let nextFetchAt = Number.NEGATIVE_INFINITY
-  /** When the burst for unknown keys is complete again. */
-  let unknownKeyDebtUntil = Number.NEGATIVE_INFINITY
+  /** When the token bucket for unknown keys is full again. */
+  let bucketFullAtMs = Number.NEGATIVE_INFINITY
   let lastSuccessAt = monotonicNow()
   let lastIgnored = '[]'
 
@@ -83,7 +83,7 @@ export function createSigningKeys(options: SigningKeysOptions) {
     fetches += 1
     const begun = { number: fetches, monotonicAt: monotonicNow(), wallAt: now() }
     try {
-      const text = await inTime((signal) => fetchKeySet(options, signal), fetchTimeoutMs)
+      const text = await withTimeout((signal) => fetchKeySet(options, signal), fetchTimeoutMs)
       const { keys, ignored } = await lintKeySet(text, algorithms)
       current = {
         ...begun,
@@ -107,7 +107,7 @@ export function createSigningKeys(options: SigningKeysOptions) {
 
   const isBackingOff = () => failures > 0 && monotonicNow() < nextFetchAt
 
-  /** Starts or joins a fetch; undefined when it is too early for one. The promise never rejects. */
+  /** Starts or joins a fetch; undefined during back-off. The promise never rejects. */
   function fetchNow(): Promise<void> | undefined {
     if (!fetching && !isBackingOff()) {
       fetching = fetchSet().finally(() => {
@@ -117,29 +117,29 @@ export function createSigningKeys(options: SigningKeysOptions) {
     return fetching
   }
 
-  /** Joins a fetch, or starts one as soon as that is allowed for an unknown key; undefined while fetches fail. */
+  /** Joins a fetch, or starts one as soon as the token bucket allows; undefined during back-off. */
   function fetchForUnknownKey(): Promise<void> | undefined {
     if (fetching) return fetching
     if (isBackingOff()) return undefined
-    scheduled ??= takeTurn().then(() => {
+    scheduled ??= takeFromBucket().then(() => {
       scheduled = undefined
       return fetchNow()
     })
     return scheduled
   }
 
-  /** How long the next fetch for an unknown key has to wait. */
-  const turnInMs = () =>
-    Math.max(0, unknownKeyDebtUntil - monotonicNow() - (unknownKeyBurst - 1) * unknownKeyIntervalMs)
+  /** How long the next fetch for an unknown key must wait. */
+  const bucketWaitMs = () =>
+    Math.max(0, bucketFullAtMs - monotonicNow() - (unknownKeyBurst - 1) * unknownKeyIntervalMs)
 
-  async function takeTurn(): Promise<void> {
-    const waitMs = turnInMs()
+  async function takeFromBucket(): Promise<void> {
+    const waitMs = bucketWaitMs()
     if (waitMs > 0) await delay(waitMs)
-    const debtMs = Math.max(0, unknownKeyDebtUntil - monotonicNow()) + unknownKeyIntervalMs
-    unknownKeyDebtUntil = monotonicNow() + Math.min(debtMs, unknownKeyBurst * unknownKeyIntervalMs)
+    const refillMs = Math.max(0, bucketFullAtMs - monotonicNow()) + unknownKeyIntervalMs
+    bucketFullAtMs = monotonicNow() + Math.min(refillMs, unknownKeyBurst * unknownKeyIntervalMs)
   }
 
-  /** By the clock that has gone further: the monotonic one stands still while a machine is suspended. */
+  /** By the clock that has advanced more: the monotonic one stands still while the machine is suspended. */
   const ageMs = ({ monotonicAt, wallAt }: FetchedSet) =>
     Math.max(monotonicNow() - monotonicAt, now() - wallAt)
 
@@ -147,23 +147,23 @@ export function createSigningKeys(options: SigningKeysOptions) {
     return current && ageMs(current) <= maxStaleMs ? current : undefined
   }
 
-  /** What to wait for before the set may be used; undefined if it is fresh, or no other can be fetched now. */
-  function freshen(): Promise<void> | undefined {
+  /** A promise to await before the set may be used; undefined if the set is fresh, or during back-off. */
+  function refreshIfStale(): Promise<void> | undefined {
     if (current && ageMs(current) < maxAgeMs) return undefined
     return fetchNow()
   }
 
   /**
-   * Fetches a newer set, unless the one in use was fetched after `since`: then it returns false, because a key that is
-   * missing from it does not exist.
+   * Fetches a newer set. If the set in use was fetched after `since`, it returns false instead: a key that is missing from
+   * that set does not exist.
    *
-   * @throws Problem `auth-keys-unavailable` when that is not possible
+   * @throws Problem `auth-keys-unavailable` if no newer set can be fetched
    */
-  async function renew(since: number, kid?: string): Promise<boolean> {
+  async function refetch(since: number, kid?: string): Promise<boolean> {
     const before = usable()
     if (!before) throw new Problem('auth-keys-unavailable')
     if (before.number > since) {
-      if (kid !== undefined && before.missing.size < maxRememberedKids) before.missing.add(kid)
+      if (kid !== undefined && before.missing.size < maxMissingKids) before.missing.add(kid)
       return false
     }
     if (kid !== undefined && isKnownToBeGone(before, kid)) return false
@@ -172,11 +172,11 @@ export function createSigningKeys(options: SigningKeysOptions) {
     return true
   }
 
-  /** Spares a fetch, or the wait for one, where the one before has just told. */
+  /** Avoids a fetch, or the wait for one, if the previous fetch has just shown that the key does not exist. */
   function isKnownToBeGone(set: FetchedSet, kid: string): boolean {
     if (failures > 0) return false
     const wasJustWithdrawn = set.kidsBefore.has(kid) && monotonicNow() - lastSuccessAt < unknownKeyIntervalMs
-    return wasJustWithdrawn || (turnInMs() > 0 && set.missing.has(kid))
+    return wasJustWithdrawn || (bucketWaitMs() > 0 && set.missing.has(kid))
   }
 
   async function find(header: JWTHeaderParameters): Promise<CryptoKey | undefined> {
@@ -193,9 +193,9 @@ export function createSigningKeys(options: SigningKeysOptions) {
   }
 
   return {
-    /** Fetches begun so far: to be asked when a token arrives, see {@link renew}. */
+    /** Number of fetches begun so far. Call it when a token arrives, see {@link refetch}. */
     fetches: () => fetches,
-    freshen,
+    refreshIfStale,
     /** Whether tokens that were checked with this key may still be accepted. */
     has: (key: CryptoKey): boolean => usable()?.used.has(key) === true,
     /**
@@ -204,26 +204,26 @@ export function createSigningKeys(options: SigningKeysOptions) {
      * @throws Problem `auth-keys-unavailable`, or `invalid-token` if there is no such key
      */
     async resolve(header: JWTHeaderParameters, since: number): Promise<CryptoKey> {
-      await freshen()
+      await refreshIfStale()
       for (;;) {
         const key = await find(header)
         if (key) return key
-        if (!(await renew(since, header.kid))) throw invalidToken('unknown-key')
+        if (!(await refetch(since, header.kid))) throw invalidToken('unknown-key')
       }
     },
-    renew,
-    /** To be called often: keeps the set fresh while there are no requests. */
+    refetch,
+    /** Keeps the set fresh while there are no requests. Call it often. */
     refreshIfDue(): void {
       if (!current || ageMs(current) >= refreshAfterMs) fetchNow()
     },
-    /** Seconds since the last successful fetch, or since the start if there was none. */
+    /** Seconds since the last successful fetch, or since the start without one. */
     async ageSeconds(): Promise<number> {
-      await freshen()
+      await refreshIfStale()
       return (monotonicNow() - lastSuccessAt) / 1000
     },
     /** Whether tokens can be checked. */
     async isReady(): Promise<boolean> {
-      if (!usable()) await freshen()
+      if (!usable()) await refreshIfStale()
       return usable() !== undefined
     },
   }

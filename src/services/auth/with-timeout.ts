@@ -1,8 +1,10 @@
 /**
- * Rejects with a `TimeoutError` when time is up, even if `work` does not heed its signal: undici does not while it
- * connects.
+ * Rejects with a `TimeoutError` after `timeoutMs`, even if `work` ignores its signal: undici ignores it while it connects.
  */
-export async function inTime<T>(work: (signal: AbortSignal) => Promise<T>, timeoutMs: number): Promise<T> {
+export async function withTimeout<T>(
+  work: (signal: AbortSignal) => Promise<T>,
+  timeoutMs: number,
+): Promise<T> {
   const controller = new AbortController()
   let timer: NodeJS.Timeout | undefined
   const timeout = new Promise<never>((_resolve, reject) => {

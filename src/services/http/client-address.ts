@@ -1,15 +1,15 @@
 import type { IncomingMessage } from 'node:http'
 import { BlockList, isIP, isIPv6 } from 'node:net'
 
-/** What stands in for an address that nothing knows: the client had reset the connection before it was accepted. */
+/** Used when there is no address: the client had reset the connection before it was accepted. */
 const unknown = 'unknown'
 
 type Received = Pick<IncomingMessage, 'headers' | 'socket'>
 
 export interface ClientAddress {
-  /** Whether a request comes straight from a trusted proxy. */
+  /** Whether a request comes directly from a trusted proxy. */
   isFromProxy(request: Received): boolean
-  /** The address that a request comes from: of the connection, or what trusted proxies report about it. */
+  /** The address of the client: that of the connection, or the one that trusted proxies report. */
   of(request: Received): string
 }
 
@@ -31,7 +31,7 @@ export function createClientAddress(trustedNetworks: readonly string[]): ClientA
       let address = socket.remoteAddress ?? unknown
       while (isTrusted(address)) {
         const reported = withoutPort(hops.pop() ?? '')
-        // A proxy that reports no address is all that is known. A zone would let one client have any number of addresses.
+        // Without a valid report the proxy's address is used. An IPv6 zone is refused: it would give a client many addresses.
         if (isIP(reported) === 0 || reported.includes('%')) break
         address = reported
       }

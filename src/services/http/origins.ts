@@ -1,11 +1,11 @@
 import { createRequire } from 'node:module'
 
-/** What a browser sends as `Origin`; app frameworks have schemes of their own. */
+/** What a browser sends as `Origin`. App frameworks have their own schemes. */
 const originPattern = /^([a-z][a-z0-9+.-]*):\/\/[a-z0-9-]+(\.[a-z0-9-]+)*(:\d{1,5})?$/
 const wildcard = '://*.'
 
 /**
- * Checks an allowed origin: exact, or with `*` as its first label.
+ * Checks an allowed origin: an exact one, or one with `*` as its first label.
  *
  * @throws Error in words for the operator
  */
@@ -18,7 +18,7 @@ export function checkOriginPattern(text: string): void {
     )
   }
   if (isWildcard && registrableDomainOf(example) === null) {
-    throw new Error('must not have a wildcard below a public suffix: pages of strangers would be allowed')
+    throw new Error('must not have a wildcard below a public suffix: it would allow pages of other companies')
   }
 }
 
@@ -33,13 +33,13 @@ export function createOriginMatcher(patterns: readonly string[]): (origin: strin
   }
 }
 
-/** As a browser writes it: lower case, no default port, no path. */
+/** Whether it is written as a browser sends it: lower case, no default port, no path. */
 function isOrigin(text: string): boolean {
   if (/^https?:/.test(text)) return URL.canParse(text) && new URL(text).origin === text && !text.includes('*')
   return originPattern.test(text) && !text.startsWith('file:')
 }
 
-/** The domain that its owner registered, in `https://a.<domain>` without the first label; null for a public suffix. */
+/** The registered domain of `https://a.<domain>` without the first label; null for a public suffix. */
 function registrableDomainOf(origin: string): string | null {
   // The list of public suffixes takes 30 ms to load.
   const { getDomain } = createRequire(import.meta.url)('tldts') as typeof import('tldts')

@@ -3,55 +3,58 @@ import type { Logger } from 'pino'
 import type { Dispatcher } from 'undici'
 import { Abandoned } from '../../problems/abandoned.js'
 import { Problem } from '../../problems/problem.js'
-import type { Reloading } from '../reload/reloadable.js'
 import { EgressProxyError } from './connector.js'
-import { classifyErrorAnswer } from './error-mapping.js'
-import { type Answer, DeadlineExceeded, exchange } from './exchange.js'
+import { mapErrorResponse } from './error-mapping.js'
+import { DeadlineExceeded, exchange, type HttpResponse } from './exchange.js'
 import { KybFormToken, type KybFormTokenRequest } from './schemas.js'
 
 const tokenCheck = TypeCompiler.Compile(KybFormToken)
 const memberNames = Object.keys(KybFormToken.properties) as (keyof KybFormToken)[]
 
-/** undici's codes for an answer that arrived but cannot be used. */
-const badAnswerCodes = new Set([
+/** undici's codes for a response that arrived but cannot be used. */
+const badResponseCodes = new Set([
   'UND_ERR_HEADERS_OVERFLOW',
   'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
   'UND_ERR_RES_EXCEEDED_MAX_SIZE',
 ])
 
-/** Codes of OpenSSL, Node and undici for a peer that is not who it should be, or speaks no TLS that is good enough. */
+/** Codes of OpenSSL, Node and undici for a peer whose certificate or TLS version is not accepted. */
 const untrustedPeer =
   /^(ERR_SSL_|ERR_TLS_CERT_|EPROTO$|UND_ERR_PRX_TLS$)|CERT|UNABLE_TO_|INVALID_CA|INVALID_PURPOSE/
 
 export interface IdenfyClientOptions {
-  /** Bounds connect time and the size of the response; closed by its creator. */
+  /** Limits connect time and response size. Its creator closes it. */
   readonly dispatcher: Dispatcher
   /** iDenfy's origin. */
   readonly origin: string
-  /** The `Authorization` field, which may change. */
-  readonly authorization: Reloading<string>
+  /** The `Authorization` field. It changes when credentials are rotated. */
+  readonly authorization: {
+    value(): string
+    /** Reads the credentials again without waiting for the next check. */
+    checkNow(): Promise<void>
+  }
   readonly userAgent: string
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
-  /** A token came with this status in place of 201. */
+  /** Called when a token came with another status than 201. */
   readonly onDrift: (status: number, log: Pick<Logger, 'warn'>) => void
 }
 
-/** How long a call may take, and whether it is still wanted. */
+/** How long a call may take, and whether a client still waits for it. */
 export interface CallLimits {
-  /** When the last byte of the response must be there. Milliseconds of the monotonic clock, as is `sendBefore`. */
-  readonly deadline: number
-  /** A request that cannot be sent before this moment is not sent. */
-  readonly sendBefore: number
-  /** Whether no one waits for the response any more. */
+  /** When the response must be complete. Milliseconds of the monotonic clock, like `sendBeforeMs`. */
+  readonly deadlineMs: number
+  /** If the request cannot be sent before this moment, it is not sent. */
+  readonly sendBeforeMs: number
+  /** Whether no client waits for the response any more. */
   readonly isAbandoned: () => boolean
-  /** The request's, so that its lines belong together. */
+  /** The logger of the request, which adds its id to each line. */
   readonly log: Pick<Logger, 'warn'>
 }
 
-/** iDenfy's KYB API, one POST per call and never a second. */
+/** iDenfy's KYB API. One call sends one POST and never a second one. */
 export function createIdenfyClient(options: IdenfyClientOptions) {
   const { dispatcher, origin, authorization, userAgent, now, monotonicNow, onDrift } = options
   const staticHeaders = {
@@ -61,13 +64,18 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
     'accept-encoding': 'identity',
   }
 
-  function post(path: string, payload: unknown, credentials: string, limits: CallLimits): Promise<Answer> {
+  function post(
+    path: string,
+    payload: unknown,
+    credentials: string,
+    limits: CallLimits,
+  ): Promise<HttpResponse> {
     const headers = { ...staticHeaders, authorization: credentials }
     const request = { origin, method: 'POST' as const, path, headers, body: JSON.stringify(payload) }
     return exchange(dispatcher, request, { ...limits, monotonicNow, onFailure: transportProblem })
   }
 
-  /** Whether other credentials are at hand than those that were refused. */
+  /** Whether there are other credentials than the refused ones. */
   async function areReplaced(credentials: string): Promise<boolean> {
     if (authorization.value() === credentials) await authorization.checkNow()
     return authorization.value() !== credentials
@@ -75,26 +83,26 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
 
   return {
     /**
-     * Creates a KYB token. The answer is the one iDenfy gave to this very request, still valid.
+     * Creates a KYB token. It is the response to this very request, and still valid.
      *
      * @throws Problem `provider-*` or `kyb-session-conflict`; Abandoned
      */
     async createKybToken(request: KybFormTokenRequest, limits: CallLimits): Promise<KybFormToken> {
       const credentials = authorization.value()
-      const answer = await post('/kyb/tokens/', request, credentials, limits)
-      if (answer.status < 200 || answer.status > 299) {
-        const problem = refusal(answer)
+      const response = await post('/kyb/tokens/', request, credentials, limits)
+      if (response.status < 200 || response.status > 299) {
+        const problem = refusal(response)
         const haveNew = problem.options.diagnosis?.class === 'credentials' && (await areReplaced(credentials))
-        throw haveNew ? repeatable(problem) : problem
+        throw haveNew ? withRetry(problem) : problem
       }
-      const token = readToken(answer)
-      if (!(Date.parse(token.expiration) > now())) throw badAnswer(answer, 'expired')
+      const token = readToken(response)
+      if (!(Date.parse(token.expiration) > now())) throw badResponse(response, 'expired')
       if ((token.clientId ?? request.clientId) !== request.clientId)
-        throw badAnswer(answer, 'identity-mismatch')
+        throw badResponse(response, 'identity-mismatch')
       if ((token.externalRef ?? request.externalRef) !== request.externalRef) {
-        throw badAnswer(answer, 'identity-mismatch')
+        throw badResponse(response, 'identity-mismatch')
       }
-      if (answer.status !== 201) onDrift(answer.status, limits.log)
+      if (response.status !== 201) onDrift(response.status, limits.log)
       return token
     },
   }
@@ -111,9 +119,9 @@ function transportProblem(cause: Error & { code?: string }, isSent: boolean): Er
   const code = cause.code ?? ''
   if (isSent) {
     const isLate = cause instanceof DeadlineExceeded
-    const isBadAnswer = badAnswerCodes.has(code) || cause.name === 'HTTPParserError'
+    const isBadResponse = badResponseCodes.has(code) || cause.name === 'HTTPParserError'
     return new Problem(
-      isLate ? 'provider-timeout' : isBadAnswer ? 'provider-bad-response' : 'provider-outcome-unknown',
+      isLate ? 'provider-timeout' : isBadResponse ? 'provider-bad-response' : 'provider-outcome-unknown',
       { cause, diagnosis: { phase: 'after-sending' } },
     )
   }
@@ -125,31 +133,31 @@ function transportProblem(cause: Error & { code?: string }, isSent: boolean): Er
   return new Problem('provider-unavailable', {
     cause,
     diagnosis: { phase: 'before-sending', class: isProxy ? 'egress-proxy' : 'connection' },
-    ...(!(cause instanceof DeadlineExceeded) && { safeToRepeat: { reason: 'not-sent', afterMs: 0 } }),
+    ...(!(cause instanceof DeadlineExceeded) && { safeToRetry: { reason: 'not-sent', afterMs: 0 } }),
   })
 }
 
-function refusal(answer: Answer): Problem {
-  if (answer.status < 400) return badAnswer(answer, 'redirect')
-  const retryAfter = answer.headers['retry-after']
-  return classifyErrorAnswer(answer.status, parseJson(answer.text), retryAfter?.toString())
+function refusal(response: HttpResponse): Problem {
+  if (response.status < 400) return badResponse(response, 'redirect')
+  const retryAfter = response.headers['retry-after']
+  return mapErrorResponse(response.status, parseJson(response.text), retryAfter?.toString())
 }
 
-function repeatable({ code, options }: Problem): Problem {
-  return new Problem(code, { ...options, safeToRepeat: { reason: 'new-credentials', afterMs: 0 } })
+function withRetry({ code, options }: Problem): Problem {
+  return new Problem(code, { ...options, safeToRetry: { reason: 'new-credentials', afterMs: 0 } })
 }
 
-function readToken(answer: Answer): KybFormToken {
-  const encoding = answer.headers['content-encoding'] ?? 'identity'
-  if (encoding !== 'identity') throw badAnswer(answer, 'encoded')
-  if (!/^application\/json *(;|$)/i.test(String(answer.headers['content-type'])))
-    throw badAnswer(answer, 'not-json')
-  const token = parseJson(answer.text)
-  if (!tokenCheck.Check(token)) throw badAnswer(answer, 'not-a-token')
+function readToken(response: HttpResponse): KybFormToken {
+  const encoding = response.headers['content-encoding'] ?? 'identity'
+  if (encoding !== 'identity') throw badResponse(response, 'encoded')
+  if (!/^application\/json *(;|$)/i.test(String(response.headers['content-type'])))
+    throw badResponse(response, 'not-json')
+  const token = parseJson(response.text)
+  if (!tokenCheck.Check(token)) throw badResponse(response, 'not-a-token')
   return knownMembers(token)
 }
 
-/** What else iDenfy sends is not kept: it is stored with the token. */
+/** Drops unknown members, because the rest is stored. */
 function knownMembers(token: KybFormToken): KybFormToken {
   const known: Record<string, unknown> = {}
   for (const name of memberNames) {
@@ -158,13 +166,13 @@ function knownMembers(token: KybFormToken): KybFormToken {
   return known as KybFormToken
 }
 
-function badAnswer(answer: Answer, reason: string): Problem {
+function badResponse(response: HttpResponse, reason: string): Problem {
   return new Problem('provider-bad-response', {
-    diagnosis: { phase: 'after-sending', upstreamStatus: answer.status, reason },
+    diagnosis: { phase: 'after-sending', upstreamStatus: response.status, reason },
   })
 }
 
-/** Without the error: a parser's message quotes the text, which may hold a token. */
+/** Drops the error: a parser's message quotes the text, which may hold a token. */
 function parseJson(text: string): unknown {
   try {
     return JSON.parse(text)

@@ -7,19 +7,19 @@ const maxResponseBytes = 64 * 1024
 export interface ConnectionOptions {
   readonly origin: string
   readonly maxConnections: number
-  /** From DNS to the end of the TLS handshake with the origin, an egress proxy included. */
+  /** From DNS to the end of the TLS handshake with the origin, including an egress proxy. */
   readonly connectTimeoutMs: number
-  /** PEM, besides the usual certificates. */
+  /** PEM, in addition to the usual certificates. */
   readonly extraCa?: string | undefined
-  /** An egress proxy that knows CONNECT. */
+  /** An egress proxy that supports CONNECT. */
   readonly proxyUrl?: string | undefined
   /** Sent to the proxy with CONNECT. */
   readonly userAgent: string
 }
 
 /**
- * The connections to iDenfy, kept alive; closed by the caller. The caller has a deadline for each request, so undici's
- * timeouts are off: they fire some milliseconds early, and the request would fail as a broken connection.
+ * Keeps connections to iDenfy alive. The caller closes it. undici's own timeouts are off, because the caller has a
+ * deadline for each request: they fire some milliseconds early, and the request would look like a broken connection.
  */
 export function createConnections(options: ConnectionOptions): Dispatcher {
   const tls = {

@@ -4,7 +4,7 @@ import type { Socket } from 'node:net'
 import type { ConnectionOptions as TlsOptions } from 'node:tls'
 import { buildConnector, errors } from 'undici'
 
-/** The egress proxy cannot be reached or refuses. It keeps the code and the message of its cause. */
+/** The egress proxy cannot be reached or refuses. It has the code and the message of its cause. */
 export class EgressProxyError extends Error {
   override readonly name = 'EgressProxyError'
   readonly code: string | undefined
@@ -16,11 +16,11 @@ export class EgressProxyError extends Error {
 }
 
 export interface ConnectorOptions {
-  /** For everything until a request can be sent: DNS, TCP, TLS to the proxy, CONNECT, TLS to the origin. */
+  /** For all steps before a request can be sent: DNS, TCP, TLS to the proxy, CONNECT, TLS to the origin. */
   readonly timeoutMs: number
-  /** For the origin, and for a proxy that is reached over TLS. */
+  /** For the origin, and for a proxy with an https: URL. */
   readonly tls: TlsOptions
-  /** An egress proxy that knows CONNECT (RFC 9110, section 9.3.6). */
+  /** An egress proxy that supports CONNECT (RFC 9110, section 9.3.6). */
   readonly proxyUrl?: string | undefined
   readonly userAgent: string
 }
@@ -31,12 +31,12 @@ type Closable = { destroy(): unknown }
 /**
  * Opens the connections of an undici pool, directly or through an egress proxy, within one time limit.
  *
- * undici's own limit has a resolution of half a second and does not cover CONNECT, and its ProxyAgent reconnects without
- * end when a proxy closes the connection during CONNECT (https://github.com/nodejs/undici/issues/3897).
+ * undici's own limit has a resolution of half a second and does not cover CONNECT. Its ProxyAgent reconnects endlessly
+ * when a proxy closes the connection during CONNECT (https://github.com/nodejs/undici/issues/3897).
  */
 export function createConnector(options: ConnectorOptions): buildConnector.connector {
   const { timeoutMs, tls } = options
-  // Without its timer. The function that it makes returns the socket, which its type does not say.
+  // Without its timer. The function returns the socket, although its type does not say so.
   const connect = buildConnector({ ...tls, timeout: 0 } as buildConnector.BuildOptions) as Connect
   const openTunnel = options.proxyUrl && createTunnelOpener(new URL(options.proxyUrl), options)
 
@@ -110,7 +110,7 @@ function authorityOf({ hostname, port, protocol }: buildConnector.Options): stri
   return `${host}:${port || (protocol === 'https:' ? 443 : 80)}`
 }
 
-/** With a code of its own: undici connects again, without end, after an error with one of its own socket codes. */
+/** Has a code of its own: after an error with one of undici's socket codes, undici would reconnect endlessly. */
 function refusedByProxy(statusCode: number): Error {
   return Object.assign(new Error('The proxy refused'), { code: `PROXY_${statusCode}`, syscall: 'connect' })
 }

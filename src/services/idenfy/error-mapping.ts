@@ -2,17 +2,17 @@ import { outcomeOf, type ProblemCode } from '../../problems/catalog.js'
 import { Problem } from '../../problems/problem.js'
 
 /**
- * What the operator has to look at when iDenfy refuses for good: the session policy, the key pair, the account's balance,
+ * What the operator must check when iDenfy refuses permanently: the session policy, the key pair, the account's balance,
  * its contract, or `IDENFY_BASE_URL`.
  */
 type RejectionClass = 'request' | 'credentials' | 'funds' | 'contract' | 'endpoint'
 
-interface Verdict {
+interface ErrorMapping {
   readonly code: ProblemCode
   readonly class?: RejectionClass
 }
 
-/** The identifiers iDenfy documents; anything else that arrives is not repeated, not even in the log. */
+/** The identifiers that iDenfy documents. Any other text it sends is not logged. */
 const knownIdentifiers = new Set([
   'AUTHENTICATION_FAILED',
   'BAD_VALUE',
@@ -32,16 +32,16 @@ const knownIdentifiers = new Set([
 const maxRetryAfterSeconds = 300
 
 /**
- * Turns an error answer of iDenfy into a problem, by status **and** identifier: the identifier is the
- * stable part, the same one has been documented under several statuses.
+ * Maps an error response of iDenfy to a problem, by status **and** identifier. The identifier is the stable part: the
+ * same one is documented under several statuses.
  *
- * @param body the answer's body as parsed, undefined when it was not JSON
- * @param retryAfter the `Retry-After` field; only its form in seconds is understood
+ * @param body the parsed body of the response, undefined if it was not JSON
+ * @param retryAfter the `Retry-After` field; only a number of seconds is understood
  */
-export function classifyErrorAnswer(status: number, body: unknown, retryAfter?: string): Problem {
+export function mapErrorResponse(status: number, body: unknown, retryAfter?: string): Problem {
   const { identifier, message } = (body ?? {}) as { identifier?: unknown; message?: unknown }
   const known = typeof identifier === 'string' && knownIdentifiers.has(identifier) ? identifier : undefined
-  const { code, class: rejectionClass } = verdictOn(status, known, message)
+  const { code, class: rejectionClass } = mapError(status, known, message)
   const seconds = /^\d{1,6}$/.test(retryAfter ?? '') ? Number(retryAfter) : undefined
   const wait =
     code === 'provider-rate-limited' && seconds !== undefined
@@ -51,13 +51,13 @@ export function classifyErrorAnswer(status: number, body: unknown, retryAfter?: 
   return new Problem(code, {
     ...(wait !== undefined && {
       retryAfterSeconds: wait,
-      safeToRepeat: { reason: 'rate-limited', afterMs: wait * 1000 },
+      safeToRetry: { reason: 'rate-limited', afterMs: wait * 1000 },
     }),
     diagnosis: { phase, upstreamStatus: status, identifier: known, class: rejectionClass },
   })
 }
 
-function verdictOn(status: number, identifier: string | undefined, message: unknown): Verdict {
+function mapError(status: number, identifier: string | undefined, message: unknown): ErrorMapping {
   if (identifier === 'TOO_MANY_REQUESTS' || status === 429) return { code: 'provider-rate-limited' }
   if (identifier === 'PARTNER_CONTRACT_ERROR') return rejected('contract')
   if (identifier === 'INTERNAL_ERROR' || status >= 500) return { code: 'provider-outcome-unknown' }
@@ -69,11 +69,11 @@ function verdictOn(status: number, identifier: string | undefined, message: unkn
   if (status === 403) return rejected('contract')
   if (status === 401 && identifier === undefined) return rejected('credentials')
   if (status === 409) return { code: 'kyb-session-conflict' }
-  // Path and method are always the same, and iDenfy would say its identifier: another server answers.
+  // Path and method never change, and iDenfy would send an identifier. So this is the response of another server.
   if (identifier === undefined && (status === 404 || status === 405)) return rejected('endpoint')
   return rejected('request')
 }
 
-function rejected(rejectionClass: RejectionClass): Verdict {
+function rejected(rejectionClass: RejectionClass): ErrorMapping {
   return { code: 'provider-rejected', class: rejectionClass }
 }

@@ -9,13 +9,13 @@ import type { RetryBudget } from '../resilience/retry-budget.js'
 import type { IdenfyClient } from './client.js'
 import type { KybFormToken, KybFormTokenRequest } from './schemas.js'
 
-/** A POST is sent only while this share of the total deadline is left for it. Otherwise its outcome would often be unknown. */
+/** A POST is sent only if this share of the total time is left. With less, its outcome would often be unknown. */
 const minPostShare = 1 / 4
-/** A longer wait is left to the caller, who can do something else meanwhile. */
+/** If iDenfy asks for a longer wait, the client retries and not this service. */
 const maxRetryDelayShare = 1 / 4
-/** Spreads retries, so that a short failure does not bring them all back at once. */
+/** Spreads retries over time, so that they do not all come at once after a short outage. */
 const maxJitterMs = 100
-/** Until a call begins. */
+/** How long a request may wait for a free slot. */
 const maxQueueWaitMs = 500
 
 const outages = new Set(['provider-unavailable', 'provider-timeout', 'provider-outcome-unknown'])
@@ -26,46 +26,46 @@ export function classifyFailure(error: unknown): 'down' | 'up' | 'nothing' {
   return outages.has(error.code) ? 'down' : 'up'
 }
 
-export interface ReliableClientOptions {
+export interface ResilientClientOptions {
   readonly client: IdenfyClient
   readonly breaker: CircuitBreaker
   readonly bulkhead: Bulkhead
   readonly budget: RetryBudget
-  /** The total deadline of a request, as a duration. */
+  /** How long a request may take in total. */
   readonly timeoutMs: number
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
   /** Called after each attempt, with how it ended. */
   readonly onAttempt: (outcome: ProblemCode | 'success', durationMs: number, failureClass?: string) => void
-  /** Called for each retry, and for each that the budget held back. */
+  /** Called for each retry, and for each one that the budget refused. */
   readonly onRetry: (reason: string, granted: boolean) => void
 }
 
 export interface Call {
-  /** When the response must be there, in milliseconds of the monotonic clock. Waiting and a retry count. */
-  readonly deadline: number
-  /** Whether no one waits for the response any more. */
+  /** When the response must be complete, in milliseconds of the monotonic clock. It includes waiting and a retry. */
+  readonly deadlineMs: number
+  /** Whether no client waits for the response any more. */
   readonly isAbandoned: () => boolean
-  /** Called once, when a POST is about to be sent. Throws to prevent it. */
+  /** Called once, before a POST is sent. Throws to prevent it. */
   readonly admit: () => Promise<void>
-  /** The request's, so that its lines belong together. */
+  /** The logger of the request, which adds its id to each line. */
   readonly log: Pick<Logger, 'warn'>
 }
 
 /**
- * iDenfy's API as far as it can be relied on: bounded in number and time, spared while it is down, and called a
- * second time only where that cannot open a second verification.
+ * iDenfy's API with bulkhead, deadline, circuit breaker and retry budget. A call is retried only if it is certain that the
+ * first one opened no verification.
  */
-export function createReliableClient(options: ReliableClientOptions) {
+export function createResilientClient(options: ResilientClientOptions) {
   const { client, breaker, bulkhead, budget, timeoutMs, monotonicNow, onAttempt, onRetry } = options
   const minPostMs = timeoutMs * minPostShare
 
   function attempt(request: KybFormTokenRequest, call: Call): Promise<KybFormToken> {
-    const sendBefore = call.deadline - minPostMs
-    /** After every wait, and before the next one. What will not be sent must not be counted either. */
+    const sendBeforeMs = call.deadlineMs - minPostMs
+    /** Called after every wait. A request that will not be sent must not count against a limit. */
     function check(): void {
       breaker.check()
-      if (monotonicNow() >= sendBefore) throw noTimeLeft()
+      if (monotonicNow() >= sendBeforeMs) throw noTimeLeft()
     }
     check()
     return bulkhead.run(
@@ -74,9 +74,9 @@ export function createReliableClient(options: ReliableClientOptions) {
         check()
         await call.admit()
         check()
-        return breaker.run(() => post(request, { ...call, sendBefore }))
+        return breaker.run(() => post(request, { ...call, sendBeforeMs }))
       },
-      Math.min(maxQueueWaitMs, sendBefore - monotonicNow()),
+      Math.min(maxQueueWaitMs, sendBeforeMs - monotonicNow()),
     )
   }
 
@@ -96,11 +96,11 @@ export function createReliableClient(options: ReliableClientOptions) {
     }
   }
 
-  /** Whether a retry is safe, and can finish: it is given as long as the first attempt took, and a minimum. */
-  function canRetry({ safeToRepeat }: ProblemOptions, call: Call, firstMs: number) {
-    if (!safeToRepeat || safeToRepeat.afterMs > timeoutMs * maxRetryDelayShare) return undefined
-    const beginsAt = monotonicNow() + safeToRepeat.afterMs + maxJitterMs
-    return call.deadline - beginsAt >= Math.max(minPostMs, firstMs) ? safeToRepeat : undefined
+  /** Whether a retry is safe and can finish in time. It gets at least as long as the first attempt took. */
+  function canRetry({ safeToRetry }: ProblemOptions, call: Call, firstMs: number) {
+    if (!safeToRetry || safeToRetry.afterMs > timeoutMs * maxRetryDelayShare) return undefined
+    const beginsAt = monotonicNow() + safeToRetry.afterMs + maxJitterMs
+    return call.deadlineMs - beginsAt >= Math.max(minPostMs, firstMs) ? safeToRetry : undefined
   }
 
   return {
@@ -133,4 +133,4 @@ function noTimeLeft(): Problem {
   })
 }
 
-export type ReliableClient = ReturnType<typeof createReliableClient>
+export type ResilientClient = ReturnType<typeof createResilientClient>

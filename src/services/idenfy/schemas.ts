@@ -1,9 +1,9 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 
 /*
- * What iDenfy's document says of POST /kyb/tokens/. Lengths are iDenfy's own, and so are the patterns, but that
- * texts may not have control characters, marks that turn the direction of writing, or halves of surrogate pairs.
- * UUIDs are checked by pattern: the `uuid` format of common validators also takes `urn:uuid:…`.
+ * From iDenfy's documentation of POST /kyb/tokens/. Lengths and patterns are iDenfy's. In addition, texts must not have
+ * control characters, characters that change the direction of writing, or lone surrogates. UUIDs are checked by pattern,
+ * because the `uuid` format of common validators also accepts `urn:uuid:…`.
  */
 
 const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
@@ -15,7 +15,7 @@ export const Locale = Type.Union(
     (locale) => Type.Literal(locale),
   ),
 )
-/** Of any length; surrogate pairs are spelled out because one of the two validators reads UTF-16 units. */
+/** A text of any length. Surrogate pairs are written out, because one of the two validators reads UTF-16 units. */
 const text = (alsoNot = '') =>
   `^([^${alsoNot}\\u0000-\\u001f\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]|[\\ud800-\\udbff][\\udc00-\\udfff])*$`
 export const Tag = Type.String({ minLength: 1, maxLength: 32, pattern: text(',') })
@@ -42,10 +42,10 @@ export type KybFormTokenRequest = Static<typeof KybFormTokenRequest>
 
 const { tokenType: _, clientId: __, externalRef: ___, ...sessionProperties } = KybFormTokenRequest.properties
 
-/** In seconds. Not under a minute: iDenfy does not document what 0 means; it might mean no end at all. */
+/** In seconds. At least a minute: iDenfy does not document what 0 means, and it might mean no end. */
 export const Lifetime = Type.Integer({ minimum: 60, maximum: 2_592_000 })
 
-/** What can be chosen about a session: the request less who it is for. */
+/** What can be chosen for a session: the request without the identity. */
 export const KybSession = Type.Object(
   { ...sessionProperties, lifetime: Type.Optional(Lifetime) },
   { additionalProperties: false },
@@ -53,13 +53,13 @@ export const KybSession = Type.Object(
 export type KybSession = Static<typeof KybSession>
 
 /**
- * The answer of `POST /kyb/tokens/`, read tolerantly: versions of iDenfy's document differ on what is
- * required and on nulls, so only what a session cannot do without is required and unknown members are ignored.
+ * The response of `POST /kyb/tokens/`, read tolerantly. Versions of iDenfy's documentation differ on required members and
+ * on nulls. So only what a session needs is required, and unknown members are ignored.
  */
 export const KybFormToken = Type.Object({
   /** A bearer credential for the whole form. */
   tokenString: Type.String({ pattern: '^[A-Za-z0-9._~+/=-]{1,2048}$' }),
-  /** RFC 3339 with a zone: without one the moment would be a guess. */
+  /** RFC 3339 with a time zone. Without one the moment would be a guess. */
   expiration: Type.String({
     pattern: '^\\d{4}-\\d{2}-\\d{2}[T ]\\d{2}:\\d{2}:\\d{2}(\\.\\d+)?(Z|[+-]\\d{2}:?\\d{2})$',
   }),

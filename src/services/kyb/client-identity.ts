@@ -19,18 +19,18 @@ export interface ClientIdentity {
 }
 
 const maxLength = { clientId: 100, externalRef: 40 }
-/** The characters of a plain id, as the inside of a character class. `:` and `/` are left to separate ids. */
+/** The characters of a plain id, as the inside of a character class. `:` and `/` are excluded: they separate ids. */
 const idCharacters = 'A-Za-z0-9._~@|+=\\-'
 const plainId = new RegExp(`^[${idCharacters}]+$`)
 const separator = new RegExp(`[^${idCharacters}]`)
 
 /**
- * Maps a caller to iDenfy's `clientId` and `externalRef`. Two callers never share a pair, as long as both
- * parts of a caller are named: plain ids cannot contain the separators that the templates must put between them.
- * What is hashed may be any id text.
+ * Maps a caller to iDenfy's `clientId` and `externalRef`. If the templates name both user and company, two callers never
+ * share a pair: plain ids cannot contain the separators that the templates must put between them. Hashed ids may be any
+ * id text.
  *
  * @param identityKey keys the HMAC behind `{companyHash}` and `{userHash}`
- * @throws Error when a template is not usable
+ * @throws Error if a template is not usable
  */
 export function createClientIdentity(templates: IdentityTemplates, identityKey?: string) {
   const parts = {
@@ -38,7 +38,7 @@ export function createClientIdentity(templates: IdentityTemplates, identityKey?:
     externalRef: parseTemplate(templates.externalRef),
   }
 
-  // The kind is part of the message: a user and a company with the same id get different pseudonyms.
+  // The kind is part of the message, so that a user and a company with the same id get different hashes.
   const hash = (kind: 'company' | 'user', id: string): string =>
     createHmac('sha256', identityKey as string)
       .update(`${kind}:${id}`)
@@ -64,7 +64,7 @@ export function createClientIdentity(templates: IdentityTemplates, identityKey?:
       .map((part) => ('literal' in part ? part.literal : values[part.placeholder](caller, requestId)))
       .join('')
     if (value.length > maxLength[field]) {
-      // Cutting it would let two callers share an identity.
+      // If it were cut, two callers could share an identity.
       throw new Problem('identity-not-mappable', { diagnosis: { reason: `${field}-too-long` } })
     }
     return value
@@ -87,7 +87,7 @@ export function checkTemplate(template: string, hasIdentityKey: boolean): void {
   if (usesHash && !hasIdentityKey) throw new Error('uses a hash placeholder, which needs KYB_IDENTITY_KEY')
 }
 
-/** @throws Error when the company is in neither: one company's verification could pass for another's */
+/** @throws Error if neither names the company: one company could then use the verification of another */
 export function checkNamesCompany({ clientId, externalRef }: IdentityTemplates): void {
   if (!/\{company(Id|Hash)\}/.test(clientId + externalRef)) {
     throw new Error('or KYB_EXTERNAL_REF must name the company: {companyId} or {companyHash}')

@@ -1,12 +1,12 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { type FieldFault, Problem } from '../../problems/problem.js'
-import { idText } from '../auth/caller.js'
+import { idText } from '../auth/id-grammar.js'
 import { type KybFormToken, KybSession, Lifetime, Locale, ScanRef, Tag } from '../idenfy/schemas.js'
 
 const { lifetime, flow, theme, questionnaire, questionnaireRequired } = KybSession.properties
 
-/** `true` opens a property to the caller, a list opens those values (for a list property: those members). */
+/** `true` lets the caller set a property to any value, a list to these values (for a list property: these members). */
 const permission = <T extends TSchema>(value: T) => Type.Union([Type.Boolean(), Type.Array(value)])
 
 const CallerMaySet = Type.Partial(
@@ -66,7 +66,7 @@ export function checkPolicy(document: unknown): asserts document is SessionPolic
   throw new Error(`is not valid: ${listed.join('; ')}`)
 }
 
-/** The names in a pointer are the operator's, and can be of any length. */
+/** The names in a pointer come from the operator and can have any length. */
 function shown(pointer: string): string {
   const text = pointer.replace(/\p{Cc}/gu, '?')
   return text.length > maxPointerLength ? `${text.slice(0, maxPointerLength)}…` : text
@@ -84,7 +84,7 @@ export function parsePolicy(text: string): SessionPolicyDocument {
   return document
 }
 
-/** A caller must not be able to switch off what the operator has set. */
+/** A caller must not be able to disable what the operator has set. */
 function conflicts(document: SessionPolicyDocument): { path: string; message: string }[] {
   const companies = Object.keys(document.companies ?? {})
   return [undefined, ...companies].flatMap((id) => {
@@ -115,8 +115,8 @@ function maySetValue(permission: boolean | readonly unknown[] | undefined): bool
 }
 
 /**
- * Decides what a KYB session contains: the operator's policy, company by company, and of the caller's
- * wishes those that the policy opens.
+ * Decides what a KYB session contains: the values of the operator's policy for the company, and those requested values
+ * that the policy allows.
  *
  * @param document as accepted by {@link checkPolicy}
  */
@@ -127,7 +127,7 @@ export function createSessionPolicy(document: SessionPolicyDocument = {}) {
 
   return {
     /**
-     * The session to ask iDenfy for. What the caller sets replaces the policy's value.
+     * The session to request from iDenfy. A value of the caller replaces the policy's value.
      *
      * @throws Problem `field-not-permitted`, naming every such field; `validation-failed` for fields that exclude each other
      */
@@ -140,7 +140,7 @@ export function createSessionPolicy(document: SessionPolicyDocument = {}) {
       })
       if (errors.length > 0) throw new Problem('field-not-permitted', { errors })
       const effective = { ...session, ...request }
-      // To iDenfy both mean the same, but its document, read strictly, forbids null. Other nulls have a meaning.
+      // For iDenfy null and absent mean the same here, but its documentation forbids null. Other nulls have a meaning.
       if (effective.locale === null) delete effective.locale
       if (effective.flow && effective.questionnaire) {
         throw new Problem('validation-failed', {
@@ -153,7 +153,7 @@ export function createSessionPolicy(document: SessionPolicyDocument = {}) {
     /** What callers of this company may set. */
     permissionsOf: (companyId: string): EffectiveRules['callerMaySet'] => rulesFor(companyId).callerMaySet,
 
-    /** Of the session that iDenfy made, what the caller may see: only what the caller could have set. */
+    /** The part of iDenfy's session that the caller may see: only what the caller could have set. */
     readableBy(companyId: string, token: KybFormToken): Pick<KybFormToken, ReadableProperty> {
       const { callerMaySet } = rulesFor(companyId)
       const readable: Record<string, unknown> = {}

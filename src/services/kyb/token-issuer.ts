@@ -4,31 +4,31 @@ import { Abandoned } from '../../problems/abandoned.js'
 import { outcomeOf, type ProblemCode } from '../../problems/catalog.js'
 import { Problem } from '../../problems/problem.js'
 import type { Caller } from '../auth/caller.js'
-import type { ReliableClient } from '../idenfy/resilient-client.js'
+import type { ResilientClient } from '../idenfy/resilient-client.js'
 import type { KybFormToken, KybSession } from '../idenfy/schemas.js'
-import type { Flight, Flights } from '../single-flight/memory.js'
+import type { RunOptions, SingleFlight } from '../single-flight/single-flight.js'
 import type { ClientIdentity, ClientIdentityMapper } from './client-identity.js'
 import type { SessionPolicy } from './session-policy.js'
 
-/** A token is not handed out again when it is so close to its end that the user could not open the form. */
+/** A token that expires sooner is not handed out again: the user could not open the form in time. */
 const minReplayLifeMs = 30_000
 const maxIdempotencyMs = 60 * 60_000
-/** Covers the automatic retries of browsers, gateways and meshes after an unknown outcome. */
+/** Covers the automatic retries of browsers, gateways and service meshes after an unknown outcome. */
 const unknownOutcomeMs = 5_000
 
-export interface KybTokensOptions {
-  /** The policy as it is now. */
+export interface TokenIssuerOptions {
+  /** Returns the current policy. */
   readonly policy: () => SessionPolicy
   readonly identify: ClientIdentityMapper
-  readonly idenfy: ReliableClient
-  readonly flights: Flights<Result>
-  /** Tells callers of one deployment from those of others that share its state. */
+  readonly idenfy: ResilientClient
+  readonly singleFlight: SingleFlight<Result>
+  /** Separates this deployment from others that use the same Redis. */
   readonly scope: readonly string[]
-  /** How long a token answers identical requests. */
+  /** How long identical requests get the same token. */
   readonly replayMs: number
-  /** Which requests are refused while the state that replicas share is unavailable: those with a key, or all. */
+  /** Which requests are refused while the replica-wide store is unavailable: none, those with a key, or all. */
   readonly sharedStateRequiredFor: 'none' | 'keys' | 'all'
-  /** The deadline of a request, as a duration. */
+  /** How long a request may take in total. */
   readonly timeoutMs: number
   /** Where a user opens the form. */
   readonly uiUrl: string
@@ -36,16 +36,16 @@ export interface KybTokensOptions {
   readonly now: () => number
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
-  /** Told of every token that is handed out. */
+  /** Called for every token that is handed out. */
   readonly onIssued: (origin: TokenOrigin) => void
 }
 
-/** Whether iDenfy was called for this request, for an identical one at the same time or before, or for the same key. */
+/** Whether iDenfy was called for this request, for an identical one in flight or before it, or for the same key. */
 export type TokenOrigin = 'minted' | 'shared' | 'replayed' | 'idempotent'
 
 /** What replicas share about a request that was sent to iDenfy. */
 export type Result = (MintedToken | UnknownOutcome) & {
-  /** Of the request that came with an idempotency key. */
+  /** Hash of the request that came with an idempotency key. */
   readonly fingerprint?: string
 }
 
@@ -68,40 +68,40 @@ export type IssuedKybToken = ReturnType<SessionPolicy['readableBy']> &
 export interface IssueRequest {
   readonly caller: Caller
   /** The session that the caller requests, already valid by its schema. */
-  readonly wishes: KybSession
+  readonly requestedSession: KybSession
   readonly requestId: string
-  /** The request's, so that its lines belong together. */
+  /** The logger of the request, which adds its id to each line. */
   readonly log: Pick<Logger, 'info' | 'warn'>
   readonly idempotencyKey?: string | undefined
-  /** What the service has spent on this request before: it counts against the deadline. */
+  /** How long the service has worked on this request before. It counts against the deadline. */
   readonly waitedMs: number
   /** Whether the client has disconnected. */
   readonly isAbandoned: () => boolean
-  /** Called when a POST is about to be sent for this request. Throws to prevent it. */
+  /** Called before a POST is sent for this request. Throws to prevent it. */
   readonly admit: () => Promise<void>
 }
 
-/** Issues KYB tokens: policy, identity, at most one POST. */
-export function createKybTokens(options: KybTokensOptions) {
-  const { policy, identify, idenfy, flights, scope, replayMs, uiUrl, now, onIssued } = options
+/** Issues KYB tokens: applies policy and identity, and sends at most one POST for identical requests. */
+export function createTokenIssuer(options: TokenIssuerOptions) {
+  const { policy, identify, idenfy, singleFlight, scope, replayMs, uiUrl, now, onIssued } = options
   const { sharedStateRequiredFor, timeoutMs, monotonicNow } = options
 
   const formUrl = startOfFormUrl(uiUrl)
-  // A clock that was set back makes no token live longer than it did when it came.
+  // A clock that was set back must not make a token live longer.
   const ageMs = ({ mintedAtMs }: MintedToken): number => Math.max(now() - mintedAtMs, 0)
   const lifeMs = ({ token, mintedAtMs }: MintedToken): number => {
     const endMs = Date.parse(token.expiration)
     return Math.min(endMs - now(), endMs - mintedAtMs)
   }
-  const unknown = (reason: 'late' | 'owner-lost'): UnknownOutcome => ({
+  const unknownResult = (reason: 'late' | 'owner-lost'): UnknownOutcome => ({
     failure: reason === 'late' ? 'provider-timeout' : 'provider-outcome-unknown',
   })
 
-  /** Identical requests share a POST and, for a while, what became of it. */
-  function sessionFlight(request: IssueRequest, deadline: number): Flight<Result> {
+  /** Identical requests share a POST and, for a while, its result. */
+  function sessionOptions(request: IssueRequest, deadlineMs: number): RunOptions<Result> {
     return {
-      kind: 'join',
-      deadline,
+      mode: 'share',
+      deadlineMs,
       isAbandoned: request.isAbandoned,
       mayRunAlone: sharedStateRequiredFor !== 'all',
       lifetimeMs: (result) =>
@@ -110,37 +110,41 @@ export function createKybTokens(options: KybTokensOptions) {
           : Math.min(replayMs - ageMs(result), lifeMs(result) - minReplayLifeMs),
       // A new key is a new decision of the user, who knows that the outcome is unknown.
       accepts: (result) => !isUnknown(result) || request.idempotencyKey === undefined,
-      unknown,
+      unknownResult,
     }
   }
 
-  /** Under one key there is at most one POST, whatever became of it. */
-  function keyFlight(request: IssueRequest, deadline: number, fingerprint: string): Flight<Result> {
+  /** Under one key at most one POST is sent, whatever its outcome. */
+  function idempotencyOptions(
+    request: IssueRequest,
+    deadlineMs: number,
+    fingerprint: string,
+  ): RunOptions<Result> {
     return {
-      kind: 'once',
-      deadline,
+      mode: 'once',
+      deadlineMs,
       isAbandoned: request.isAbandoned,
       mayRunAlone: sharedStateRequiredFor === 'none',
       lifetimeMs: (result) =>
         isUnknown(result) ? maxIdempotencyMs : Math.min(maxIdempotencyMs - ageMs(result), lifeMs(result)),
       accepts: () => true,
-      unknown: (reason) => ({ ...unknown(reason), fingerprint }),
+      unknownResult: (reason) => ({ ...unknownResult(reason), fingerprint }),
     }
   }
 
-  /** @returns with the error that this very request met, which says more than the result does */
-  async function mint(request: IssueRequest, deadline: number) {
-    const { caller, wishes, requestId, admit, log } = request
-    const session = policy().sessionFor(caller.companyId, wishes)
+  /** @returns the result, with the error of this very request if it made the call: it says more than the result */
+  async function mint(request: IssueRequest, deadlineMs: number) {
+    const { caller, requestedSession, requestId, admit, log } = request
+    const session = policy().sessionFor(caller.companyId, requestedSession)
     const identity = identify(caller, requestId)
     const key = keyOf('session', ...scope, caller.companyId, caller.userId, canonical(session))
     let error: unknown
-    const landing = await flights.run(
+    const result = await singleFlight.run(
       key,
       async (isAbandoned) => {
         const body = { tokenType: 'FORM' as const, ...identity, ...session }
         try {
-          const token = await idenfy.createKybToken(body, { deadline, isAbandoned, admit, log })
+          const token = await idenfy.createKybToken(body, { deadlineMs, isAbandoned, admit, log })
           return { identity, token, mintedAtMs: now() }
         } catch (cause) {
           if (isNotCreated(cause)) throw cause
@@ -148,32 +152,32 @@ export function createKybTokens(options: KybTokensOptions) {
           return { failure: cause instanceof Problem ? cause.code : 'internal-error' }
         }
       },
-      sessionFlight(request, deadline),
+      sessionOptions(request, deadlineMs),
     )
-    return { ...landing, error }
+    return { ...result, error }
   }
 
   /** https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/ */
-  async function mintOnce(request: IssueRequest, deadline: number, idempotencyKey: string) {
-    const { caller, wishes } = request
+  async function mintOnce(request: IssueRequest, deadlineMs: number, idempotencyKey: string) {
+    const { caller, requestedSession } = request
     const key = keyOf('idempotency', ...scope, caller.companyId, caller.userId, idempotencyKey)
-    const fingerprint = keyOf('request', canonical(wishes))
+    const fingerprint = keyOf('request', canonical(requestedSession))
     let own: Awaited<ReturnType<typeof mint>> | undefined
-    const { value } = await flights.run(
+    const { value } = await singleFlight.run(
       key,
       async (isAbandoned) => {
-        own = await mint({ ...request, isAbandoned }, deadline)
+        own = await mint({ ...request, isAbandoned }, deadlineMs)
         return { ...own.value, fingerprint }
       },
-      keyFlight(request, deadline, fingerprint),
+      idempotencyOptions(request, deadlineMs, fingerprint),
     )
     if (value.fingerprint !== fingerprint) throw new Problem('idempotency-mismatch')
     const origin: TokenOrigin = own ? originOf[own.origin] : 'idempotent'
     return { value, origin, error: own?.error }
   }
 
-  async function mintShared(request: IssueRequest, deadline: number) {
-    const { origin, value, error } = await mint(request, deadline)
+  async function mintShared(request: IssueRequest, deadlineMs: number) {
+    const { origin, value, error } = await mint(request, deadlineMs)
     return { value, origin: originOf[origin], error }
   }
 
@@ -184,17 +188,17 @@ export function createKybTokens(options: KybTokensOptions) {
      */
     async issue(request: IssueRequest): Promise<{ token: IssuedKybToken; origin: TokenOrigin }> {
       const { idempotencyKey } = request
-      const deadline = monotonicNow() + timeoutMs - request.waitedMs
+      const deadlineMs = monotonicNow() + timeoutMs - request.waitedMs
       const { value, origin, error } = await (idempotencyKey === undefined
-        ? mintShared(request, deadline)
-        : mintOnce(request, deadline, idempotencyKey))
+        ? mintShared(request, deadlineMs)
+        : mintOnce(request, deadlineMs, idempotencyKey))
       if (isUnknown(value)) throw error ?? sharedFailure(value, origin)
       const remainingMs = lifeMs(value)
-      // By the clock of this replica: another one's may differ.
+      // By the clock of this replica. The clock of the replica that stored it may differ.
       if (remainingMs <= 0) throw expired()
       const { identity, token } = value
       onIssued(origin)
-      // Three of iDenfy's webhooks name nothing but its own id of the company: this is the link.
+      // Three of iDenfy's webhooks contain only its own id of the company. This line links it to the caller.
       request.log.info(
         {
           event: 'kyb-token-issued',
@@ -214,7 +218,7 @@ export function createKybTokens(options: KybTokensOptions) {
           tokenType: 'FORM',
           tokenString: token.tokenString,
           expiration: token.expiration,
-          // By this clock, because a phone's may be wrong.
+          // Calculated here, because the clock of a phone may be wrong.
           expiresIn: Math.floor(remainingMs / 1000),
           isValid: true,
           companyId: token.companyId ?? null,
@@ -227,13 +231,13 @@ export function createKybTokens(options: KybTokensOptions) {
   }
 }
 
-export type KybTokens = ReturnType<typeof createKybTokens>
+export type TokenIssuer = ReturnType<typeof createTokenIssuer>
 
 function isUnknown(result: Result): result is UnknownOutcome & Result {
   return 'failure' in result
 }
 
-/** Whether it is certain that no verification was opened. Of an error that is no problem nothing is certain. */
+/** Whether it is certain that no verification was opened. An error that is not a Problem leaves it uncertain. */
 function isNotCreated(error: unknown): boolean {
   if (error instanceof Abandoned) return true
   return error instanceof Problem && outcomeOf(error.code) !== 'unknown'
@@ -250,14 +254,14 @@ function expired(): Problem {
   return new Problem('provider-bad-response', { diagnosis: { phase: 'after-sending', reason: 'expired' } })
 }
 
-const originOf = { own: 'minted', joined: 'shared', stored: 'replayed' } as const
+const originOf = { own: 'minted', shared: 'shared', stored: 'replayed' } as const
 
-/** Hashed, because keys are shown by tools that should not show who asks for what. No list of parts reads like another. */
+/** Hashed, because the tools of Redis show keys, and those must not show who requested what. JSON keeps the parts apart. */
 function keyOf(...parts: readonly string[]): string {
   return `onboarding-bff:${hash('sha256', JSON.stringify(parts), 'base64url')}`
 }
 
-/** The URL of the form up to the token, which comes last: made once, as making a URL is dear. */
+/** The URL of the form up to the token, which comes last. Built once, because building a URL is expensive. */
 function startOfFormUrl(uiUrl: string): string {
   const url = new URL(uiUrl)
   url.searchParams.delete('authToken')
@@ -265,7 +269,7 @@ function startOfFormUrl(uiUrl: string): string {
   return url.href
 }
 
-/** Enough to find the same token again, and no way back to it. */
+/** Identifies a token in the log without revealing it. */
 function fingerprintOf(tokenString: string): string {
   return hash('sha256', tokenString).slice(0, 16)
 }

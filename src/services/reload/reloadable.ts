@@ -1,35 +1,35 @@
 import { setTimeout as delay } from 'node:timers/promises'
 
-/** Between two readings that must agree, when it is urgent. */
+/** Time between the two readings of `checkNow`. */
 const settleMs = 50
-/** How long a caller in a hurry waits for one reading. */
+/** How long `checkNow` waits for one reading. */
 const maxReadMs = 500
 
-export interface ReloadingOptions<Source, Value> {
-  /** Reads the source as it is now, every time it is checked; throws when it is not usable. */
+export interface ReloadableOptions<Source, Value> {
+  /** Reads the current source. Called at every check. Throws if the source is not usable. */
   readonly read: () => Promise<Source>
-  /** Makes of it what is used, once it has changed; throws when it is not usable. */
+  /** Creates the value from a source that has changed. Throws if the source is not usable. */
   readonly make: (source: Source) => Value
   readonly onChange: () => void
-  /** Told once of every fault; the old value stays. */
+  /** Called once for every fault. The old value stays in use. */
   readonly onFault: (error: Error) => void
 }
 
 /**
- * A value whose source may change while the process runs. Content is compared, not watched for: that is the same for
- * a rename, a switched link and a write in place, and on file systems that tell nothing. A change is taken when two
- * readings in a row agree, so that of two files that change together one alone is not used.
+ * A value whose source may change while the process runs. It reads and compares contents instead of watching files. This
+ * works for a rename, a switched link and a write in place, and on file systems without events. A change is used when two
+ * readings in a row are the same, so that two files that change together are used together.
  *
  * @throws what `read` throws the first time
  */
-export async function createReloading<Source, Value>(options: ReloadingOptions<Source, Value>) {
+export async function createReloadable<Source, Value>(options: ReloadableOptions<Source, Value>) {
   const { read, make, onChange, onFault } = options
   const first = await read()
   let current = JSON.stringify(first)
   let value = make(first)
   let candidate = current
   let fault: string | undefined
-  /** What the reading before this one failed with. */
+  /** The error of the previous reading. */
   let lastReadFault: string | undefined
   let generation = 1
   let checking: Promise<void> | undefined
@@ -40,7 +40,7 @@ export async function createReloading<Source, Value>(options: ReloadingOptions<S
     fault = message
   }
 
-  async function readAndTake(): Promise<void> {
+  async function readAndUse(): Promise<void> {
     let source: Source
     try {
       source = await read()
@@ -48,7 +48,7 @@ export async function createReloading<Source, Value>(options: ReloadingOptions<S
     } catch (error) {
       candidate = current
       const { message } = error as Error
-      // A file that is just being written may be empty or away for a moment.
+      // A file that is being replaced may be empty or missing for a moment.
       if (message === lastReadFault) report(error)
       lastReadFault = message
       return
@@ -72,7 +72,7 @@ export async function createReloading<Source, Value>(options: ReloadingOptions<S
 
   /** Reads once. */
   function check(): Promise<void> {
-    checking ??= readAndTake().finally(() => {
+    checking ??= readAndUse().finally(() => {
       checking = undefined
     })
     return checking
@@ -80,12 +80,12 @@ export async function createReloading<Source, Value>(options: ReloadingOptions<S
 
   return {
     value: (): Value => value,
-    /** Whether the source, as it is now, cannot be used. */
+    /** Whether the current source cannot be used. */
     isFailing: (): boolean => fault !== undefined,
-    /** 1 for the first value, one more for each that followed. */
+    /** 1 for the first value, and one more for each later value. */
     generation: (): number => generation,
     check,
-    /** Reads until it is sure, without waiting for the next time, unless the file system hangs. */
+    /** Reads twice, without waiting for the next regular check. Does not wait for a file system that hangs. */
     async checkNow(): Promise<void> {
       await Promise.race([check(), delay(maxReadMs)])
       await delay(settleMs)
@@ -94,4 +94,4 @@ export async function createReloading<Source, Value>(options: ReloadingOptions<S
   }
 }
 
-export type Reloading<Value> = Awaited<ReturnType<typeof createReloading<unknown, Value>>>
+export type Reloadable<Value> = Awaited<ReturnType<typeof createReloadable<unknown, Value>>>

@@ -2,17 +2,17 @@ import PQueue from 'p-queue'
 import { Problem } from '../../problems/problem.js'
 
 export interface BulkheadOptions {
-  /** At a time; as many again may wait. */
+  /** Calls at the same time. As many again may wait. */
   readonly maxInFlight: number
 }
 
-/** Bounds what is in flight, so that a slow provider cannot fill this process with waiting requests. */
+/** Limits calls in flight, so that a slow provider cannot fill this process with waiting requests. */
 export function createBulkhead({ maxInFlight }: BulkheadOptions) {
   const queue = new PQueue({ concurrency: maxInFlight })
 
   return {
     /**
-     * @param maxWaitMs until `work` begins
+     * @param maxWaitMs how long the call may wait before `work` begins
      * @throws Problem `overloaded`, or what `work` throws
      */
     run<T>(work: () => Promise<T>, maxWaitMs: number): Promise<T> {

@@ -7,26 +7,25 @@ const bucketMs = 3_000
 const openMs = 5_000
 
 export interface CircuitBreakerOptions {
-  /** What a failure says about the provider: it is down, it is up, or nothing. */
+  /** What a failure says about the provider: it is down, it is up, or neither. */
   readonly classify: (error: unknown) => 'down' | 'up' | 'nothing'
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
 }
 
 /**
- * Answers in place of a provider that is down: it opens after five outages in a row, or when half of at least 20
- * calls in 30 seconds were outages, and then lets one call through every five seconds to see.
+ * Refuses calls while the provider is down. It opens after five outages in a row, or if half of at least 20 calls in 30
+ * seconds were outages. Then it is half-open every five seconds: one call goes through as a probe.
  *
- * Not cockatiel's or opossum's: with the former every caller waits for that one call, by the wall's clock; the
- * latter knows no outages in a row.
+ * For the libraries that were considered, see docs/decisions.
  */
 export function createCircuitBreaker({ classify, monotonicNow }: CircuitBreakerOptions) {
   let buckets: { readonly index: number; calls: number; outages: number }[] = []
   let outagesInARow = 0
   let openUntil: number | undefined
   let isProbing = false
-  /** Goes up with every opening and closing: a call from before says nothing about now. */
-  let epoch = 0
+  /** Increases with every opening and closing. A call that began in an earlier generation is not counted. */
+  let generation = 0
 
   function count(outage: boolean): void {
     const index = Math.floor(monotonicNow() / bucketMs)
@@ -49,17 +48,17 @@ export function createCircuitBreaker({ classify, monotonicNow }: CircuitBreakerO
   function settle(says: 'down' | 'up' | 'nothing', isProbe: boolean, begunIn: number): void {
     const isOutage = says === 'down'
     if (isProbe) isProbing = false
-    if (says === 'nothing' || begunIn !== epoch) return
+    if (says === 'nothing' || begunIn !== generation) return
     if (isProbe) {
       buckets = []
       outagesInARow = 0
       openUntil = isOutage ? monotonicNow() + openMs : undefined
-      epoch += 1
+      generation += 1
     } else {
       count(isOutage)
       if (isOutage && shouldOpen()) {
         openUntil = monotonicNow() + openMs
-        epoch += 1
+        generation += 1
       }
     }
   }
@@ -80,7 +79,7 @@ export function createCircuitBreaker({ classify, monotonicNow }: CircuitBreakerO
     /** @throws as {@link check}, or what `work` throws */
     async run<T>(work: () => Promise<T>): Promise<T> {
       check()
-      const begunIn = epoch
+      const begunIn = generation
       const isProbe = openUntil !== undefined
       if (isProbe) isProbing = true
       try {
@@ -92,7 +91,7 @@ export function createCircuitBreaker({ classify, monotonicNow }: CircuitBreakerO
         throw error
       }
     },
-    /** Whether it keeps calls back now. Once its time has passed, the next call goes through. */
+    /** Whether it refuses calls now. After the open time the next call goes through as a probe. */
     isOpen: (): boolean => openUntil !== undefined && (isProbing || monotonicNow() < openUntil),
   }
 }

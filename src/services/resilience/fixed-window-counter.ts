@@ -1,19 +1,19 @@
 import { LRUCache } from 'lru-cache'
 
-export interface RateCounterOptions {
+export interface FixedWindowCounterOptions {
   readonly windowMs: number
-  /** Of more keys the longest absent is forgotten. */
+  /** If there are more keys, the least recently used one is dropped. */
   readonly maxKeys: number
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
 }
 
-/** Counts in fixed windows, each of which begins with the first event of a key. */
-export function createRateCounter({ windowMs, maxKeys, monotonicNow }: RateCounterOptions) {
+/** Counts events per key in fixed windows. A window begins with the first event of its key. */
+export function createFixedWindowCounter({ windowMs, maxKeys, monotonicNow }: FixedWindowCounterOptions) {
   const windows = new LRUCache<string, { current: number; endsAtMs: number }>({ max: maxKeys })
 
   return {
-    /** Counts an event: how many there were in this window, and for how many milliseconds it lasts. */
+    /** Counts an event. @returns the events in this window, and the milliseconds until it ends */
     count(key: string): { current: number; ttl: number } {
       const now = monotonicNow()
       let window = windows.get(key)

@@ -1,18 +1,18 @@
-/** In successes, which stay whole numbers. */
-const price = 10
-const burst = 10 * price
+/** The cost of a retry, in successful calls. */
+const retryCost = 10
+const maxBudget = 10 * retryCost
 
-/** Lets one retry through for ten successes, and ten at once: in an outage retries stop instead of doubling the load. */
+/** Allows one retry for ten successful calls, and at most ten at once. In an outage retries stop and do not double the load. */
 export function createRetryBudget() {
-  let successes = burst
+  let budget = maxBudget
   return {
     succeed(): void {
-      successes = Math.min(successes + 1, burst)
+      budget = Math.min(budget + 1, maxBudget)
     },
-    /** @returns whether a retry may be made; it is then counted */
+    /** @returns whether a retry is allowed. If so, it is charged */
     take(): boolean {
-      if (successes < price) return false
-      successes -= price
+      if (budget < retryCost) return false
+      budget -= retryCost
       return true
     },
   }

@@ -5,10 +5,10 @@ const ivBytes = 12
 const tagBytes = 16
 
 /**
- * Encrypts what is kept outside of this process. The text is bound to its place, so that nobody who can write
- * there can move a token to another company's place.
+ * Encrypts what is stored outside of this process, with AES-256-GCM. The storage key is authenticated with the text:
+ * someone with write access to Redis cannot move a token to the key of another company.
  *
- * @param keys 32 bytes each, base64: the first encrypts, all decrypt, so that keys can be rotated
+ * @param keys 32 bytes each, base64. The first one encrypts, all decrypt, so keys can be rotated
  */
 export function createStateCipher(keys: readonly string[]) {
   const byId = new Map(
@@ -20,22 +20,22 @@ export function createStateCipher(keys: readonly string[]) {
   const [[currentId, currentKey]] = [...byId] as [[string, Buffer]]
 
   return {
-    seal(text: string, place: string): string {
+    encrypt(text: string, storageKey: string): string {
       const iv = randomBytes(ivBytes)
-      const cipher = createCipheriv(algorithm, currentKey, iv).setAAD(Buffer.from(place))
-      const sealed = Buffer.concat([iv, cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()])
-      return `${currentId}.${sealed.toString('base64')}`
+      const cipher = createCipheriv(algorithm, currentKey, iv).setAAD(Buffer.from(storageKey))
+      const parts = [iv, cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()]
+      return `${currentId}.${Buffer.concat(parts).toString('base64')}`
     },
-    /** @returns undefined when the text was sealed with another key, for another place, or not at all */
-    open(sealed: string, place: string): string | undefined {
-      const [id = '', data = ''] = sealed.split('.')
+    /** @returns undefined if the text was encrypted with another key, for another storage key, or not at all */
+    decrypt(ciphertext: string, storageKey: string): string | undefined {
+      const [id = '', data = ''] = ciphertext.split('.')
       const key = byId.get(id)
       const bytes = Buffer.from(data, 'base64')
       if (!key || bytes.length < ivBytes + tagBytes) return undefined
       const decipher = createDecipheriv(algorithm, key, bytes.subarray(0, ivBytes), {
         authTagLength: tagBytes,
       })
-      decipher.setAAD(Buffer.from(place)).setAuthTag(bytes.subarray(-tagBytes))
+      decipher.setAAD(Buffer.from(storageKey)).setAuthTag(bytes.subarray(-tagBytes))
       try {
         return decipher.update(bytes.subarray(ivBytes, -tagBytes), undefined, 'utf8') + decipher.final('utf8')
       } catch {

@@ -1,128 +1,88 @@
 import { LRUCache } from 'lru-cache'
 import { Abandoned } from '../../problems/abandoned.js'
 import { Problem } from '../../problems/problem.js'
+import type { RunOptions, SharedResult, SingleFlight, Work } from './single-flight.js'
 
-/** A result, and where it comes from: made for this request, by an identical one in flight, or by one before. */
-export interface Landing<T> {
-  readonly origin: 'own' | 'joined' | 'stored'
-  readonly value: T
-  /** How long another store than this process keeps the value. */
-  readonly ttlMs?: number
-}
-
-/** What one request wants of the work under its key. */
-export interface Flight<T> {
-  /**
-   * `join`: a request waits for an identical one in flight, and shares its result.
-   *
-   * `once`: the work is done at most once under this key, whatever became of it. A request that finds it in flight is
-   * refused with `idempotency-conflict`. If nothing is known of how it ended, the result is {@link unknown}.
-   */
-  readonly kind: 'join' | 'once'
-  /** For how many milliseconds from now a value may be handed out. Asked again whenever a stored value is read. */
-  readonly lifetimeMs: (value: T) => number
-  /** Whether a stored value will do for this request. */
-  readonly accepts: (value: T) => boolean
-  /** When this request must have its result, in milliseconds of the monotonic clock. */
-  readonly deadline: number
-  /** Whether the client of this request has disconnected. */
-  readonly isAbandoned: () => boolean
-  /** Whether this replica may do the work although it cannot ask the others. Without it, `state-unavailable`. */
-  readonly mayRunAlone: boolean
-  /** The value for work whose result is not known: it did not come before the deadline, or its replica is gone. */
-  readonly unknown: (reason: 'late' | 'owner-lost') => T
-}
-
-/**
- * Does the work. `isAbandoned` says whether every request that waits for it has gone: what has not been sent by then
- * is not sent, and the work throws `Abandoned`.
- */
-export type Work<T> = (isAbandoned: () => boolean) => Promise<T>
-
-/**
- * Where identical requests, which have the same key, share one piece of work and its result. What the work throws is
- * shared by those in flight together and not kept.
- */
-export interface Flights<T> {
-  /** @throws what `work` throws; Problem `idempotency-conflict` or `state-unavailable`; Abandoned */
-  run(key: string, work: Work<T>, flight: Flight<T>): Promise<Landing<T>>
-  /** Resolves when nothing is in flight any more: the clients may have disconnected long before. */
-  settled(): Promise<void>
-}
-
-export interface MemoryFlightsOptions<T> {
+export interface MemorySingleFlightOptions<T> {
+  /** If there are more results, the least recently used one is dropped. */
   readonly maxStored: number
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
-  /** Asked when there is nothing here: the flights of all replicas. */
-  readonly beyond?: Flights<T> | undefined
+  /** Single flight across replicas. It is used if this process has no result and no work in flight. */
+  readonly replicaWide?: SingleFlight<T> | undefined
 }
 
 interface InFlight<T> {
-  readonly landing: Promise<Landing<T>>
-  readonly deadline: number
+  readonly result: Promise<SharedResult<T>>
+  readonly deadlineMs: number
   /** One for each request that waits. */
-  readonly waiting: Pick<Flight<T>, 'isAbandoned'>[]
+  readonly waiting: Pick<RunOptions<T>, 'isAbandoned'>[]
 }
 
-/** Within this process, and beyond it if there is more. */
-export function createMemoryFlights<T extends object>(options: MemoryFlightsOptions<T>): Flights<T> {
-  const { maxStored, monotonicNow, beyond } = options
+/** Single flight within this process, and across replicas if there is a replica-wide store. */
+export function createMemorySingleFlight<T extends object>({
+  maxStored,
+  monotonicNow,
+  replicaWide,
+}: MemorySingleFlightOptions<T>): SingleFlight<T> {
   const stored = new LRUCache<string, T>({ max: maxStored, ttlResolution: 0, perf: { now: monotonicNow } })
   const inFlight = new Map<string, InFlight<T>>()
 
-  async function fly(
+  async function start(
     key: string,
     work: Work<T>,
-    flight: Flight<T>,
+    options: RunOptions<T>,
     waiting: InFlight<T>['waiting'],
-  ): Promise<Landing<T>> {
+  ): Promise<SharedResult<T>> {
     try {
-      const landing: Landing<T> = beyond
-        ? await beyond.run(key, work, flight)
-        : { origin: 'own', value: await work(flight.isAbandoned) }
-      const { value, ttlMs = Number.POSITIVE_INFINITY } = landing
-      const ttl = Math.floor(Math.min(flight.lifetimeMs(value), ttlMs))
+      const result: SharedResult<T> = replicaWide
+        ? await replicaWide.run(key, work, options)
+        : { origin: 'own', value: await work(options.isAbandoned) }
+      const { value, ttlMs = Number.POSITIVE_INFINITY } = result
+      const ttl = Math.floor(Math.min(options.lifetimeMs(value), ttlMs))
       if (ttl > 0) stored.set(key, value, { ttl })
-      return landing
+      return result
     } finally {
       inFlight.delete(key)
-      // A Map leaves chains of former tables behind, which V8 collects late. They must not hold whole requests.
+      // V8 collects the former tables of a Map late. They must not keep whole requests in memory.
       waiting.length = 0
     }
   }
 
-  /** The work of another request may have more time than this one, which spent some before. */
-  async function inTime({ landing, deadline }: InFlight<T>, flight: Flight<T>): Promise<Landing<T>> {
-    if (flight.deadline >= deadline) return landing
+  /** The work of another request may have a later deadline than this request, which has waited before. */
+  async function untilDeadline(
+    { result, deadlineMs }: InFlight<T>,
+    options: RunOptions<T>,
+  ): Promise<SharedResult<T>> {
+    if (options.deadlineMs >= deadlineMs) return result
     let timer: NodeJS.Timeout | undefined
-    const late = new Promise<Landing<T>>((resolve) => {
-      const value = flight.unknown('late')
-      timer = setTimeout(resolve, flight.deadline - monotonicNow(), { origin: 'joined', value })
+    const late = new Promise<SharedResult<T>>((resolve) => {
+      const value = options.unknownResult('late')
+      timer = setTimeout(resolve, options.deadlineMs - monotonicNow(), { origin: 'shared', value })
     })
-    return Promise.race([landing, late]).finally(() => clearTimeout(timer))
+    return Promise.race([result, late]).finally(() => clearTimeout(timer))
   }
 
-  function run(key: string, work: Work<T>, flight: Flight<T>): Promise<Landing<T>> {
+  function run(key: string, work: Work<T>, options: RunOptions<T>): Promise<SharedResult<T>> {
     const value = stored.get(key)
-    if (value !== undefined && flight.lifetimeMs(value) > 0 && flight.accepts(value)) {
+    if (value !== undefined && options.lifetimeMs(value) > 0 && options.accepts(value)) {
       return Promise.resolve({ origin: 'stored', value })
     }
     const other = inFlight.get(key)
     if (other === undefined) {
-      const waiting: InFlight<T>['waiting'] = [flight]
-      const isAbandoned = () => waiting.every((other) => other.isAbandoned())
-      const landing = fly(key, work, { ...flight, isAbandoned }, waiting)
-      inFlight.set(key, { landing, waiting, deadline: flight.deadline })
-      return landing
+      const waiting: InFlight<T>['waiting'] = [options]
+      const isAbandoned = () => waiting.every((request) => request.isAbandoned())
+      const result = start(key, work, { ...options, isAbandoned }, waiting)
+      inFlight.set(key, { result, waiting, deadlineMs: options.deadlineMs })
+      return result
     }
-    if (flight.kind === 'once') return Promise.reject(new Problem('idempotency-conflict'))
-    other.waiting.push(flight)
-    return inTime(other, flight).then(
-      ({ value }) => ({ origin: 'joined', value }),
+    if (options.mode === 'once') return Promise.reject(new Problem('idempotency-conflict'))
+    other.waiting.push(options)
+    return untilDeadline(other, options).then(
+      ({ value }) => ({ origin: 'shared', value }),
       (error) => {
-        // This request came after the work had been given up.
-        if (error instanceof Abandoned && !flight.isAbandoned()) return run(key, work, flight)
+        // This request came after the work had been abandoned.
+        if (error instanceof Abandoned && !options.isAbandoned()) return run(key, work, options)
         throw error
       },
     )
@@ -131,8 +91,8 @@ export function createMemoryFlights<T extends object>(options: MemoryFlightsOpti
   return {
     run,
     async settled() {
-      await Promise.allSettled([...inFlight.values()].map(({ landing }) => landing))
-      await beyond?.settled()
+      await Promise.allSettled([...inFlight.values()].map(({ result }) => result))
+      await replicaWide?.settled()
     },
   }
 }

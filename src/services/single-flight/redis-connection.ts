@@ -5,27 +5,27 @@ import { describeRedisFailure, isReply, type RedisFailure } from './redis-failur
 const firstRetryMs = 100
 const maxRetryMs = 3_000
 const maxReconnectMs = 1_000
-/** How often Redis is checked while it is up. Without a failure in that time it is stable. */
+/** How often Redis is checked while it is up. If nothing fails in that time, it is stable. */
 const checkEveryMs = 2_000
-/** After more of them in a row, Redis is reported as up only once it is stable. */
+/** After more of them in a row, Redis is reported as up only when it is stable. */
 const maxQuickFailures = 1
 
-/** One for each kind of key: who may use only some cannot share state. */
+/** One for each kind of key. A user who may use only one kind cannot share state. */
 const probeKeys = ['onboarding-bff:probe', 'onboarding-bff:rate:probe']
-/** Spread over the slots of a cluster, of which one node has only some. */
+/** Spread over the slots of a cluster. One node of a cluster has only some of them. */
 const slotKeys = Array.from({ length: 8 }, (_, index) => `onboarding-bff:probe-${index}`)
 const probeScript = `return redis.call('GET', KEYS[1])`
 const probeDigest = hash('sha1', probeScript)
 
-/** The command was not sent: Redis counts as down. */
+/** The command was not sent, because Redis counts as down. */
 export class RedisUnavailable extends Error {
   override readonly name = 'RedisUnavailable'
 }
 
-export interface SharedRedisOptions {
+export interface RedisConnectionOptions {
   /**
-   * Must fail fast: no offline queue, no retries of commands. It must be given no password and no database: ioredis
-   * goes on if Redis refuses the database, and writes to the console about the password. Its `retryStrategy` is
+   * Must fail fast: no offline queue, no retries of commands. It must have no password and no database: ioredis
+   * continues if Redis refuses the database, and it writes to the console about the password. Its `retryStrategy` is
    * replaced.
    */
   readonly redis: Redis
@@ -34,22 +34,21 @@ export interface SharedRedisOptions {
   readonly database: number
   /** How long a command may take. */
   readonly commandTimeoutMs: number
-  /** Told once for every change, and once for every cause until Redis is up again. */
+  /** Called once for every change, and once for every cause until Redis is up again. */
   readonly onChange: (isUp: boolean, failure?: RedisFailure) => void
-  /** Told of every failed attempt to connect, failed check, and command after which Redis counts as down. */
+  /** Called for every failed connection attempt, every failed check, and every command after which Redis counts as down. */
   readonly onFailure: (failure: RedisFailure) => void
 }
 
 /**
- * The Redis that replicas share, as long as it is there. After the first command that fails or is late nothing waits
- * for it any more, until all commands that are used succeed again. The sooner it fails again after that, the longer
- * the next check waits.
+ * The Redis that replicas share, with its health. After one failed or late command Redis counts as down, and no request
+ * waits for it until a check of all commands in use succeeds. If it fails again soon, the next check comes later.
  */
-export function createSharedRedis(options: SharedRedisOptions) {
+export function createRedisConnection(options: RedisConnectionOptions) {
   const { redis, credentials, database, commandTimeoutMs, onChange, onFailure } = options
   let isUp = false
   let isClosed = false
-  /** It has answered for a while since it came up. */
+  /** Whether it has been up for a whole check interval. */
   let isStable = false
   /** Whether a command has succeeded since the last check. */
   let hasAnswered = false
@@ -122,27 +121,28 @@ export function createSharedRedis(options: SharedRedisOptions) {
   }
 
   function failCheck(error: unknown): void {
-    // 'close' has told of it.
+    // The 'close' event has reported it.
     if (redis.status !== 'ready') return
     fail(error)
     retry()
     if (!isReply(error)) return
-    // The address may lead to another server by now: after a failover, or when DNS was corrected.
+    // The address may belong to another server by now, after a failover or a DNS change.
     isReplacingConnection = true
     redis.disconnect(true)
   }
 
   async function tryCommands(): Promise<void> {
-    // In upper case, for ioredis to take them as they are: it repeats a `select` without looking at the reply.
-    if (!isUp && credentials.length > 0) await inTime(redis.call('AUTH', ...credentials), commandTimeoutMs)
-    if (!isUp && database > 0) await inTime(redis.call('SELECT', database), commandTimeoutMs)
-    await inTime(
+    // In upper case, so that ioredis sends them unchanged. It would repeat a `select` and ignore the reply.
+    if (!isUp && credentials.length > 0)
+      await withTimeout(redis.call('AUTH', ...credentials), commandTimeoutMs)
+    if (!isUp && database > 0) await withTimeout(redis.call('SELECT', database), commandTimeoutMs)
+    await withTimeout(
       Promise.all([...probeKeys.flatMap(commandsOn), ...slotKeys.map((key) => redis.pttl(key))]),
       commandTimeoutMs,
     )
   }
 
-  /** All that is used, here and in @fastify/rate-limit: plain commands, because a script does not say what is denied. */
+  /** All commands in use, here and in @fastify/rate-limit. Plain ones, because a script does not say what is denied. */
   const commandsOn = (key: string): Promise<unknown>[] => [
     redis.incr(key),
     redis.set(key, '1', 'PX', 1_000),
@@ -153,14 +153,14 @@ export function createSharedRedis(options: SharedRedisOptions) {
     redis.pexpire(key, 1),
   ]
 
-  // ioredis counts again from 0 when a connection is there, also if it is closed at once every time.
+  // ioredis counts from 0 again after every connection, also if each is closed at once.
   redis.options.retryStrategy = () => {
     reconnects += 1
     return Math.min(firstRetryMs * 2 ** (reconnects - 1), maxReconnectMs)
   }
   redis.on('ready', () => {
     connectionError = undefined
-    // One that fails soon after it came up has to wait.
+    // A Redis that failed soon after it came up has to wait.
     if (!timer) check()
   })
   redis.on('error', (error) => {
@@ -185,7 +185,7 @@ export function createSharedRedis(options: SharedRedisOptions) {
     async run<T>(command: () => Promise<T>): Promise<T> {
       if (!isUp) throw new RedisUnavailable('Redis is down')
       try {
-        const result = await inTime(command(), commandTimeoutMs)
+        const result = await withTimeout(command(), commandTimeoutMs)
         hasAnswered = true
         return result
       } catch (error) {
@@ -196,7 +196,7 @@ export function createSharedRedis(options: SharedRedisOptions) {
         throw error
       }
     },
-    /** Resolves when Redis is there, or at the first failure to connect. */
+    /** Resolves when Redis is connected and checked, or when the first attempt fails. */
     async connect(): Promise<void> {
       await redis.connect().then(check, () => {})
     },
@@ -208,10 +208,10 @@ export function createSharedRedis(options: SharedRedisOptions) {
   }
 }
 
-export type SharedRedis = ReturnType<typeof createSharedRedis>
+export type RedisConnection = ReturnType<typeof createRedisConnection>
 
-/** Not ioredis's `commandTimeout`: that gives up on an answer that waits to be read because this process was busy. */
-function inTime<T>(command: Promise<T>, timeoutMs: number): Promise<T> {
+/** Not ioredis's `commandTimeout`: it gives up on a reply that has arrived and was not read, because this process was busy. */
+function withTimeout<T>(command: Promise<T>, timeoutMs: number): Promise<T> {
   return new Promise((resolve, reject) => {
     const giveUp = () => reject(Object.assign(new Error('Redis is late'), { code: 'REDIS_TIMEOUT' }))
     // What has arrived is read between a timer and an immediate.

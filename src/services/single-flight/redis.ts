@@ -4,77 +4,82 @@ import { Abandoned } from '../../problems/abandoned.js'
 import type { ProblemCode } from '../../problems/catalog.js'
 import { Problem, type ProblemOptions } from '../../problems/problem.js'
 import type { StateCipher } from './encryption.js'
-import type { Flight, Flights, Landing } from './memory.js'
-import { RedisUnavailable, type SharedRedis } from './redis-connection.js'
+import { type RedisConnection, RedisUnavailable } from './redis-connection.js'
+import type { RunOptions, SharedResult, SingleFlight } from './single-flight.js'
 
 const pollMs = 50
-/** What a replica may take beyond the deadline of its work to write down how that ended. */
+/** How long after the deadline of its work a replica may still store the result. */
 const leaseSlackMs = 2_000
-/** How long a lease that has run out is remembered: the work may have been done, and its result is not known. */
-const ownerLostMs = { join: 5_000, once: 60 * 60_000 }
-/** How long those who waited can read how a flight ended whose result is not kept. */
+/** How long an expired lease stays visible. Its owner may have done the work, and the result is not known. */
+const ownerLostMs = { share: 5_000, once: 60 * 60_000 }
+/** How long waiting replicas can read an outcome that is not kept as a result. */
 const endedMs = 2_000
 const firstRetryMs = 100
 
 /*
  * A key holds one of
- *   L<owner>   a lease. It lives for as long as the lease and `ownerLostMs`: in the latter time its owner is lost
- *   E<sealed>  work that has ended without a result to keep: for those who waited; the key is free for the next request
- *   S<sealed>  a stored result, for all
+ *   L<owner>       a lease. It lives for the lease time plus `ownerLostMs`. In that last part its owner is lost
+ *   E<ciphertext>  an outcome without a result to keep. Waiting replicas read it. The next request may take the key
+ *   S<ciphertext>  a stored result for all requests
  */
 const claimScript = `
-  local held = redis.call('GET', KEYS[1])
-  if held and held ~= ARGV[3] and string.sub(held, 1, 1) ~= 'E' then
-    return { held, redis.call('PTTL', KEYS[1]) }
+  local current = redis.call('GET', KEYS[1])
+  if current and current ~= ARGV[3] and string.sub(current, 1, 1) ~= 'E' then
+    return { current, redis.call('PTTL', KEYS[1]) }
   end
   redis.call('SET', KEYS[1], 'L' .. ARGV[1], 'PX', ARGV[2])
   return false`
 
-/** Not over the lease of another, who came after this one's lease was over. */
+/** Never replaces the lease of another replica, which took the key after this lease had expired. */
 const publishScript = `
-  local held = redis.call('GET', KEYS[1])
-  if held and held ~= 'L' .. ARGV[1] then return 0 end
+  local current = redis.call('GET', KEYS[1])
+  if current and current ~= 'L' .. ARGV[1] then return 0 end
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
   return 1`
 
-type Ending<T> = { readonly value: T } | { readonly failure: Failure } | { readonly abandoned: true }
+type Outcome<T> = { readonly value: T } | { readonly failure: Failure } | { readonly abandoned: true }
 type Failure = { readonly code: ProblemCode } & Pick<ProblemOptions, 'retryAfterSeconds'>
 
-export interface RedisFlightsOptions {
-  readonly shared: SharedRedis
-  /** The cipher as it is now: keys are rotated. */
+export interface RedisSingleFlightOptions {
+  readonly redis: RedisConnection
+  /** Returns the current cipher, because keys are rotated. */
   readonly cipher: () => StateCipher
   /** Milliseconds of a clock that never goes back. */
   readonly monotonicNow: () => number
 }
 
 /**
- * Across replicas. One of them does the work under a lease, the others wait for its result until their own deadlines.
- * No replica does work that another may have done: if the owner of a lease is lost, the result is unknown.
+ * Single flight across replicas. One replica takes a lease and does the work. The others wait for its result until
+ * their own deadlines. No replica does work that another may have done: if the owner of a lease is lost, the result is
+ * unknown.
  */
-export function createRedisFlights<T>({ shared, cipher, monotonicNow }: RedisFlightsOptions): Flights<T> {
+export function createRedisSingleFlight<T>({
+  redis,
+  cipher,
+  monotonicNow,
+}: RedisSingleFlightOptions): SingleFlight<T> {
   const publishing = new Set<Promise<void>>()
   let isClosing = false
 
   const evaluate = (script: string, key: string, ...args: (string | number)[]) =>
-    shared.run(() => shared.client.eval(script, 1, key, ...args))
+    redis.run(() => redis.client.eval(script, 1, key, ...args))
 
-  const seal = (key: string, ending: Ending<T>): string => cipher().seal(JSON.stringify(ending), key)
-  const open = (key: string, sealed: string): Ending<T> | undefined => {
-    const text = cipher().open(sealed, key)
+  const encrypt = (key: string, outcome: Outcome<T>): string => cipher().encrypt(JSON.stringify(outcome), key)
+  const decrypt = (key: string, ciphertext: string): Outcome<T> | undefined => {
+    const text = cipher().decrypt(ciphertext, key)
     return text === undefined ? undefined : JSON.parse(text)
   }
 
-  async function publish(key: string, owner: string, ending: Ending<T>, lifetimeMs: number): Promise<void> {
+  async function publish(key: string, owner: string, outcome: Outcome<T>, lifetimeMs: number): Promise<void> {
     const [kind, ttlMs] = lifetimeMs > 0 ? ['S', lifetimeMs] : ['E', endedMs]
-    await evaluate(publishScript, key, owner, kind + seal(key, ending), Math.ceil(ttlMs))
+    await evaluate(publishScript, key, owner, kind + encrypt(key, outcome), Math.ceil(ttlMs))
   }
 
-  /** Tries until the lease is over: until then others wait for it, and from then on they take the result for unknown. */
-  async function publishAgain(once: () => Promise<void>, leaseEndsAt: number): Promise<void> {
-    for (let waitMs = firstRetryMs; !isClosing && monotonicNow() + waitMs < leaseEndsAt; waitMs *= 2) {
+  /** Retries until the lease expires. Other replicas wait until then, and later treat the result as unknown. */
+  async function retryPublishing(publishOnce: () => Promise<void>, leaseEndsAtMs: number): Promise<void> {
+    for (let waitMs = firstRetryMs; !isClosing && monotonicNow() + waitMs < leaseEndsAtMs; waitMs *= 2) {
       await delay(waitMs)
-      const isPublished = await once().then(
+      const isPublished = await publishOnce().then(
         () => true,
         () => false,
       )
@@ -82,105 +87,112 @@ export function createRedisFlights<T>({ shared, cipher, monotonicNow }: RedisFli
     }
   }
 
-  /** Waits for the first try only, so that a client that comes back at once finds the result. */
-  async function publishInTime(once: () => Promise<void>, leaseEndsAt: number): Promise<void> {
-    await once().catch(() => {
-      const again = publishAgain(once, leaseEndsAt).finally(() => publishing.delete(again))
-      publishing.add(again)
+  /** Waits for the first try only. A client that comes back at once then finds the result. */
+  async function publishWithRetries(publishOnce: () => Promise<void>, leaseEndsAtMs: number): Promise<void> {
+    await publishOnce().catch(() => {
+      const retries = retryPublishing(publishOnce, leaseEndsAtMs).finally(() => publishing.delete(retries))
+      publishing.add(retries)
     })
   }
 
-  /** @returns what the owner of the lease came to; undefined when it gave the work up and the key is free */
-  async function waitFor(
+  /** @returns the result of the lease's owner; undefined if the owner abandoned the work and the key is free */
+  async function waitForOwner(
     key: string,
     lease: string,
     leaseMs: number,
-    flight: Flight<T>,
-  ): Promise<Landing<T> | undefined> {
-    const joined = (value: T): Landing<T> => ({ origin: 'joined', value })
-    let current = lease
-    let leaseEndsAt = monotonicNow() + leaseMs
+    options: RunOptions<T>,
+  ): Promise<SharedResult<T> | undefined> {
+    const shared = (value: T): SharedResult<T> => ({ origin: 'shared', value })
+    let currentLease = lease
+    let leaseEndsAtMs = monotonicNow() + leaseMs
     for (;;) {
-      await delay(Math.min(pollMs, Math.max(flight.deadline - monotonicNow(), 0)))
-      if (flight.isAbandoned()) throw new Abandoned()
-      if (monotonicNow() >= flight.deadline) return joined(flight.unknown('late'))
-      // While Redis is unavailable nothing is known, and the owner may well be at work.
-      const held = await shared.run(() => shared.client.get(key)).catch(() => current)
-      if (held === current) {
-        if (monotonicNow() >= leaseEndsAt) return joined(flight.unknown('owner-lost'))
-      } else if (held?.startsWith('L')) {
-        // The first owner gave up, and another one took over between two looks.
-        current = held
-        leaseEndsAt = Number.POSITIVE_INFINITY
+      await delay(Math.min(pollMs, Math.max(options.deadlineMs - monotonicNow(), 0)))
+      if (options.isAbandoned()) throw new Abandoned()
+      if (monotonicNow() >= options.deadlineMs) return shared(options.unknownResult('late'))
+      // While Redis is unavailable the owner may still be working.
+      const current = await redis.run(() => redis.client.get(key)).catch(() => currentLease)
+      if (current === currentLease) {
+        if (monotonicNow() >= leaseEndsAtMs) return shared(options.unknownResult('owner-lost'))
+      } else if (current?.startsWith('L')) {
+        // The first owner abandoned the work, and another replica took the key between two polls.
+        currentLease = current
+        leaseEndsAtMs = Number.POSITIVE_INFINITY
       } else {
-        const ending = held === null ? undefined : open(key, held.slice(1))
-        if (!ending) return joined(flight.unknown('owner-lost'))
-        if ('abandoned' in ending) return undefined
-        if ('failure' in ending) throw problemOf(ending.failure)
-        return joined(ending.value)
+        const outcome = current === null ? undefined : decrypt(key, current.slice(1))
+        if (!outcome) return shared(options.unknownResult('owner-lost'))
+        if ('abandoned' in outcome) return undefined
+        if ('failure' in outcome) throw problemOf(outcome.failure)
+        return shared(outcome.value)
       }
     }
   }
 
-  /** @returns the result that there is, or undefined when this replica has the lease */
-  async function claim(key: string, owner: string, flight: Flight<T>): Promise<Landing<T> | undefined> {
-    const lostMs = ownerLostMs[flight.kind]
-    const stored = (value: T, ttlMs: number): Landing<T> => ({ origin: 'stored', value, ttlMs })
+  /** @returns the existing result, or undefined if this replica now has the lease */
+  async function claim(
+    key: string,
+    owner: string,
+    options: RunOptions<T>,
+  ): Promise<SharedResult<T> | undefined> {
+    const lostMs = ownerLostMs[options.mode]
+    const stored = (value: T, ttlMs: number): SharedResult<T> => ({ origin: 'stored', value, ttlMs })
     let replaceable = ''
     for (;;) {
-      const leaseMs = Math.ceil(flight.deadline - monotonicNow() + leaseSlackMs)
-      const answer = await evaluate(claimScript, key, owner, leaseMs + lostMs, replaceable)
-      if (answer === null) return undefined
-      const [held, ttlMs] = answer as [string, number]
-      const leftMs = ttlMs - lostMs
-      if (held.startsWith('L') && leftMs > 0) {
-        if (flight.kind === 'once') throw conflict(leftMs)
-        const result = await waitFor(key, held, leftMs, flight)
+      const leaseMs = Math.ceil(options.deadlineMs - monotonicNow() + leaseSlackMs)
+      const reply = await evaluate(claimScript, key, owner, leaseMs + lostMs, replaceable)
+      if (reply === null) return undefined
+      const [current, ttlMs] = reply as [string, number]
+      const leaseLeftMs = ttlMs - lostMs
+      if (current.startsWith('L') && leaseLeftMs > 0) {
+        if (options.mode === 'once') throw conflict(leaseLeftMs)
+        const result = await waitForOwner(key, current, leaseLeftMs, options)
         if (result) return result
         continue
       }
-      const ending = held.startsWith('S') ? open(key, held.slice(1)) : undefined
-      const value = ending && 'value' in ending ? ending.value : undefined
-      if (value !== undefined && flight.lifetimeMs(value) > 0 && flight.accepts(value))
+      const outcome = current.startsWith('S') ? decrypt(key, current.slice(1)) : undefined
+      const value = outcome && 'value' in outcome ? outcome.value : undefined
+      if (value !== undefined && options.lifetimeMs(value) > 0 && options.accepts(value))
         return stored(value, ttlMs)
-      // A lost owner, or a result that cannot be read: someone has done this work, or may have.
-      const isTrace = held.startsWith('L') || value === undefined
-      const unknown = flight.unknown('owner-lost')
-      if (isTrace && (flight.kind === 'once' || (held.startsWith('L') && flight.accepts(unknown)))) {
+      // The owner is lost, or the result cannot be read. In both cases the work may have been done.
+      const mayBeDone = current.startsWith('L') || value === undefined
+      const unknown = options.unknownResult('owner-lost')
+      if (mayBeDone && (options.mode === 'once' || (current.startsWith('L') && options.accepts(unknown)))) {
         return stored(unknown, ttlMs)
       }
-      replaceable = held
+      replaceable = current
     }
   }
 
-  /** @returns undefined when this replica is to do the work */
-  async function claimIfPossible(key: string, owner: string, flight: Flight<T>) {
+  /** @returns undefined if this replica must do the work */
+  async function claimIfPossible(key: string, owner: string, options: RunOptions<T>) {
     try {
-      return await claim(key, owner, flight)
+      return await claim(key, owner, options)
     } catch (error) {
       if (error instanceof Problem || error instanceof Abandoned) throw error
-      if (flight.mayRunAlone) return undefined
+      if (options.mayRunAlone) return undefined
       if (!(error instanceof RedisUnavailable)) {
-        // Redis may have written the lease although its response did not come in time.
+        // Redis may have written the lease although its response was late.
         const release = () => publish(key, owner, { abandoned: true }, 0)
-        await publishInTime(release, flight.deadline + leaseSlackMs)
+        await publishWithRetries(release, options.deadlineMs + leaseSlackMs)
       }
       throw new Problem('state-unavailable', { cause: error })
     }
   }
 
   return {
-    async run(key, work, flight): Promise<Landing<T>> {
+    async run(key, work, options): Promise<SharedResult<T>> {
       const owner = randomUUID()
-      const other = await claimIfPossible(key, owner, flight)
-      if (other) return other
-      const leaseEndsAt = flight.deadline + leaseSlackMs
+      const existing = await claimIfPossible(key, owner, options)
+      if (existing) return existing
+      const leaseEndsAtMs = options.deadlineMs + leaseSlackMs
       try {
-        const value = await work(flight.isAbandoned)
-        await publishInTime(() => publish(key, owner, { value }, flight.lifetimeMs(value)), leaseEndsAt)
+        const value = await work(options.isAbandoned)
+        await publishWithRetries(
+          () => publish(key, owner, { value }, options.lifetimeMs(value)),
+          leaseEndsAtMs,
+        )
         return { origin: 'own', value }
       } catch (error) {
-        await publishInTime(() => publish(key, owner, endingOf(error), 0), leaseEndsAt)
+        await publishWithRetries(() => publish(key, owner, outcomeOf(error), 0), leaseEndsAtMs)
         throw error
       }
     },
@@ -198,8 +210,8 @@ function conflict(leaseLeftMs: number): Problem {
   })
 }
 
-/** An error that is no problem is a fault of ours. */
-function endingOf(error: unknown): { failure: Failure } | { abandoned: true } {
+/** An error that is not a Problem is a fault of this service. */
+function outcomeOf(error: unknown): { failure: Failure } | { abandoned: true } {
   if (error instanceof Abandoned) return { abandoned: true }
   if (!(error instanceof Problem)) return { failure: { code: 'internal-error' } }
   const { retryAfterSeconds } = error.options

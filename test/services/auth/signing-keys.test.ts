@@ -93,7 +93,7 @@ t.test('members that are not used are reported once, as long as they are the sam
   await verify(firstToken)
   const refresh = async () => {
     clock.now += 5 * 60_000
-    await keys.freshen()
+    await keys.refreshIfStale()
   }
   await refresh()
   t.strictSame(ignored, [[{ kid: undefined, reason: 'not-an-object' }]])
@@ -113,7 +113,7 @@ t.test('keys are fetched before they are old, also without requests', async (t) 
   clock.now += 1
   keys.refreshIfDue()
   keys.refreshIfDue()
-  await keys.renew(1)
+  await keys.refetch(1)
   t.equal(fetches(), 2)
 })
 
@@ -127,7 +127,7 @@ t.test('without any keys it is not the token that is at fault', async (t) => {
   clock.now += 1000
   t.equal(await keys.isReady(), false)
   clock.now += 1000
-  await t.rejects(keys.renew(keys.fetches()), unavailable, 'the back-off has doubled')
+  await t.rejects(keys.refetch(keys.fetches()), unavailable, 'the back-off has doubled')
   t.equal(fetches(), 2)
   t.equal(await keys.ageSeconds(), 2, 'since the start')
 

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { outcomeOf, type ProblemCode } from '../../../src/problems/catalog.js'
-import { classifyErrorAnswer } from '../../../src/services/idenfy/error-mapping.js'
+import { mapErrorResponse } from '../../../src/services/idenfy/error-mapping.js'
 
 /** status, identifier, message → code, class, outcome */
 type Row = [number, string | undefined, unknown, ProblemCode, string | undefined, string | undefined]
@@ -46,7 +46,7 @@ const rows: Row[] = [
 
 for (const [status, identifier, message, code, rejectionClass, outcome] of rows) {
   t.test(`${status} ${identifier ?? ''} ${JSON.stringify(message)}`, async (t) => {
-    const problem = classifyErrorAnswer(status, { identifier, message })
+    const problem = mapErrorResponse(status, { identifier, message })
     t.equal(problem.code, code)
     t.equal(outcomeOf(problem.code), outcome)
     t.equal(problem.options.diagnosis?.class, rejectionClass)
@@ -56,7 +56,7 @@ for (const [status, identifier, message, code, rejectionClass, outcome] of rows)
 
 t.test('whatever the body is', async (t) => {
   for (const body of [undefined, null, 'text', 1, [], { identifier: 5 }, { identifier: 'canary' }]) {
-    const problem = classifyErrorAnswer(400, body)
+    const problem = mapErrorResponse(400, body)
     t.equal(problem.code, 'provider-rejected')
     t.equal(problem.options.diagnosis?.identifier, undefined, 'only known identifiers are repeated')
   }

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
 import { Abandoned } from '../../../src/problems/abandoned.js'
 import { Problem } from '../../../src/problems/problem.js'
-import { classifyFailure, createReliableClient } from '../../../src/services/idenfy/resilient-client.js'
+import { classifyFailure, createResilientClient } from '../../../src/services/idenfy/resilient-client.js'
 import { createBulkhead } from '../../../src/services/resilience/bulkhead.js'
 import { createCircuitBreaker } from '../../../src/services/resilience/circuit-breaker.js'
 import { createRetryBudget } from '../../../src/services/resilience/retry-budget.js'
@@ -268,7 +268,7 @@ t.test('an error that is no problem passes unchanged, and says nothing about iDe
     const outcomes: string[] = []
     const monotonicNow = () => performance.now()
     const breaker = createCircuitBreaker({ classify: classifyFailure, monotonicNow })
-    const client = createReliableClient({
+    const client = createResilientClient({
       client: {
         createKybToken: async () => {
           throw thrown
@@ -283,7 +283,7 @@ t.test('an error that is no problem passes unchanged, and says nothing about iDe
       onRetry: () => t.fail('no retry'),
     })
     const call = {
-      deadline: monotonicNow() + 1000,
+      deadlineMs: monotonicNow() + 1000,
       isAbandoned: () => false,
       admit: async () => {},
       log: { warn: () => t.fail('no line') },
@@ -301,7 +301,7 @@ t.test('an error that is no problem passes unchanged, and says nothing about iDe
 t.test('a POST for which too little time is left is not sent, and says nothing about iDenfy', async (t) => {
   const { clocks, pass } = createClock()
   const breaker = createCircuitBreaker({ classify: classifyFailure, monotonicNow: clocks.monotonicNow })
-  const client = createReliableClient({
+  const client = createResilientClient({
     client: { createKybToken: () => t.fail('nothing is sent') as never },
     breaker,
     bulkhead: createBulkhead({ maxInFlight: 1 }),
@@ -313,7 +313,7 @@ t.test('a POST for which too little time is left is not sent, and says nothing a
   })
   for (let i = 0; i < 6; i++) {
     const call = {
-      deadline: clocks.monotonicNow() + 1000,
+      deadlineMs: clocks.monotonicNow() + 1000,
       isAbandoned: () => false,
       // A limit that is counted in a slow Redis.
       admit: async () => pass(0.8),

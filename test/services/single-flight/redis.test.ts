@@ -2,9 +2,9 @@ import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { Abandoned } from '../../../src/problems/abandoned.js'
 import { createStateCipher } from '../../../src/services/single-flight/encryption.js'
-import type { Flight } from '../../../src/services/single-flight/memory.js'
-import { createRedisFlights } from '../../../src/services/single-flight/redis.js'
-import { createSharedRedis } from '../../../src/services/single-flight/redis-connection.js'
+import { createRedisSingleFlight } from '../../../src/services/single-flight/redis.js'
+import { createRedisConnection } from '../../../src/services/single-flight/redis-connection.js'
+import type { RunOptions } from '../../../src/services/single-flight/single-flight.js'
 import { until } from '../../helper.js'
 import { needsRedis, startRedis, stateKey } from '../../redis-server.js'
 
@@ -15,14 +15,14 @@ interface Result {
 const monotonicNow = () => performance.now()
 
 /** What a request wants, but for what is overridden. */
-const flight = (overrides: Partial<Flight<Result>> = {}): Flight<Result> => ({
-  kind: 'join',
+const optionsOf = (overrides: Partial<RunOptions<Result>> = {}): RunOptions<Result> => ({
+  mode: 'share',
   lifetimeMs: () => 0,
   accepts: () => true,
-  deadline: monotonicNow() + 10_000,
+  deadlineMs: monotonicNow() + 10_000,
   isAbandoned: () => false,
   mayRunAlone: true,
-  unknown: (reason) => ({ text: reason }),
+  unknownResult: (reason) => ({ text: reason }),
   ...overrides,
 })
 
@@ -31,7 +31,7 @@ async function setUp(t: Test) {
   const server = await startRedis(t)
   const replica = async (key = stateKey, commandTimeoutMs = 1_000) => {
     const cipher = createStateCipher([key])
-    const shared = createSharedRedis({
+    const redis = createRedisConnection({
       redis: new Redis(server.env.REDIS_URL, {
         lazyConnect: true,
         enableOfflineQueue: false,
@@ -43,9 +43,9 @@ async function setUp(t: Test) {
       onChange: () => {},
       onFailure: () => {},
     })
-    await shared.connect()
-    t.teardown(() => shared.close())
-    return createRedisFlights<Result>({ shared, cipher: () => cipher, monotonicNow })
+    await redis.connect()
+    t.teardown(() => redis.close())
+    return createRedisSingleFlight<Result>({ redis, cipher: () => cipher, monotonicNow })
   }
   const client = new Redis(server.env.REDIS_URL)
   client.on('error', () => {})
@@ -67,7 +67,7 @@ async function setUp(t: Test) {
 }
 
 /** Work that the test ends. */
-function held() {
+function controlledWork() {
   let end = (_result: Result) => {}
   let fail = (_error: unknown) => {}
   const result = new Promise<Result>((resolve, reject) => {
@@ -79,43 +79,43 @@ function held() {
 
 t.test('a fault of ours in one replica is one for those that wait for it', needsRedis, async (t) => {
   const { first, second, client, looked } = await setUp(t)
-  const { work, fail } = held()
-  const own = t.rejects(first.run('key', work, flight()), { name: 'TypeError' })
+  const { work, fail } = controlledWork()
+  const own = t.rejects(first.run('key', work, optionsOf()), { name: 'TypeError' })
   await until(async () => (await client.exists('key')) === 1)
-  const joined = t.rejects(
-    second.run('key', async () => ({ text: 'second' }), flight()),
+  const shared = t.rejects(
+    second.run('key', async () => ({ text: 'second' }), optionsOf()),
     { name: 'Problem', code: 'internal-error', options: { diagnosis: { reason: 'shared-result' } } },
   )
   await looked()
   fail(new TypeError('canary'))
-  await Promise.all([own, joined])
+  await Promise.all([own, shared])
 })
 
 t.test('work that is given up goes to a replica that still waits for it', needsRedis, async (t) => {
   const { first, second, client, looked } = await setUp(t)
-  const { work, fail } = held()
-  const own = t.rejects(first.run('key', work, flight()), { name: 'Abandoned' })
+  const { work, fail } = controlledWork()
+  const own = t.rejects(first.run('key', work, optionsOf()), { name: 'Abandoned' })
   await until(async () => (await client.exists('key')) === 1)
-  const joined = second.run('key', async () => ({ text: 'second' }), flight())
+  const shared = second.run('key', async () => ({ text: 'second' }), optionsOf())
   await looked()
   fail(new Abandoned())
   await own
-  t.strictSame(await joined, { origin: 'own', value: { text: 'second' } })
+  t.strictSame(await shared, { origin: 'own', value: { text: 'second' } })
 })
 
 t.test('a replica stops waiting when its own clients have gone', needsRedis, async (t) => {
   const { first, second, client, looked } = await setUp(t)
-  const { work, end } = held()
-  const own = first.run('key', work, flight())
+  const { work, end } = controlledWork()
+  const own = first.run('key', work, optionsOf())
   await until(async () => (await client.exists('key')) === 1)
   let hasLeft = false
-  const joined = t.rejects(
-    second.run('key', async () => ({ text: 'second' }), flight({ isAbandoned: () => hasLeft })),
+  const shared = t.rejects(
+    second.run('key', async () => ({ text: 'second' }), optionsOf({ isAbandoned: () => hasLeft })),
     { name: 'Abandoned' },
   )
   await looked()
   hasLeft = true
-  await joined
+  await shared
   end('first')
   t.match(await own, { value: { text: 'first' } })
 })
@@ -123,28 +123,28 @@ t.test('a replica stops waiting when its own clients have gone', needsRedis, asy
 t.test('a replica that waits follows a lease that changes hands between two looks', needsRedis, async (t) => {
   const { second, client, looked } = await setUp(t)
   await client.set('key', 'Lfirst', 'PX', 60_000)
-  const joined = second.run(
+  const shared = second.run(
     'key',
     async () => ({ text: 'second' }),
-    flight({ deadline: monotonicNow() + 500 }),
+    optionsOf({ deadlineMs: monotonicNow() + 500 }),
   )
   await looked()
   await client.set('key', 'Lthird', 'PX', 60_000)
-  t.strictSame(await joined, { origin: 'joined', value: { text: 'late' } })
+  t.strictSame(await shared, { origin: 'shared', value: { text: 'late' } })
 })
 
 t.test('a lease that vanishes with its Redis leaves the result unknown', needsRedis, async (t) => {
   const { second, client, looked } = await setUp(t)
   await client.set('key', 'Lfirst', 'PX', 60_000)
-  const joined = second.run('key', async () => ({ text: 'second' }), flight())
+  const shared = second.run('key', async () => ({ text: 'second' }), optionsOf())
   await looked()
   await client.del('key')
-  t.strictSame(await joined, { origin: 'joined', value: { text: 'owner-lost' } })
+  t.strictSame(await shared, { origin: 'shared', value: { text: 'owner-lost' } })
 })
 
 t.test('what cannot be read under a key that allows one call was done by someone', needsRedis, async (t) => {
   const { first, replica } = await setUp(t)
-  const keep = flight({ kind: 'once', lifetimeMs: () => 60_000 })
+  const keep = optionsOf({ mode: 'once', lifetimeMs: () => 60_000 })
   await first.run('key', async () => ({ text: 'first' }), keep)
   const other = await replica(Buffer.alloc(32, 'o').toString('base64'))
   t.match(await other.run('key', async () => ({ text: 'other' }), keep), {
@@ -152,7 +152,7 @@ t.test('what cannot be read under a key that allows one call was done by someone
     value: { text: 'owner-lost' },
   })
   t.match(
-    await other.run('key', async () => ({ text: 'other' }), flight()),
+    await other.run('key', async () => ({ text: 'other' }), optionsOf()),
     { origin: 'own' },
     'else it is replaced',
   )
@@ -160,8 +160,8 @@ t.test('what cannot be read under a key that allows one call was done by someone
 
 t.test('a result that Redis could not take is written when it is back', needsRedis, async (t) => {
   const { first, second, client } = await setUp(t)
-  const keep = flight({ lifetimeMs: () => 60_000 })
-  const { work, end } = held()
+  const keep = optionsOf({ lifetimeMs: () => 60_000 })
+  const { work, end } = controlledWork()
   const own = first.run('key', work, keep)
   await until(async () => (await client.exists('key')) === 1)
   await client.config('SET', 'maxmemory', '1')
@@ -177,8 +177,8 @@ t.test('a result that Redis could not take is written when it is back', needsRed
 
 t.test('a replica that closes does not wait for a Redis that is gone', needsRedis, async (t) => {
   const { first, server } = await setUp(t)
-  const { work, end } = held()
-  const own = first.run('key', work, flight())
+  const { work, end } = controlledWork()
+  const own = first.run('key', work, optionsOf())
   await server.stop()
   end('first')
   await own
@@ -188,7 +188,7 @@ t.test('a replica that closes does not wait for a Redis that is gone', needsRedi
 t.test('a lease that was written too late is given back', needsRedis, async (t) => {
   const { replica, server, client } = await setUp(t)
   const impatient = await replica(stateKey, 50)
-  const once = flight({ kind: 'once', mayRunAlone: false, lifetimeMs: () => 60_000 })
+  const once = optionsOf({ mode: 'once', mayRunAlone: false, lifetimeMs: () => 60_000 })
   server.freeze()
   await t.rejects(
     impatient.run('key', async () => ({ text: 'sent' }), once),
