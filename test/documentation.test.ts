@@ -7,7 +7,6 @@ import { problems } from '../src/problems/catalog.js'
 import { redisFailureCauses } from '../src/services/single-flight/redis-failure.js'
 import { build } from './helper.js'
 
-const readme = readFileSync('README.md', 'utf8')
 interface Alert {
   readonly alert: string
   readonly labels: { readonly severity: string }
@@ -132,13 +131,6 @@ t.test('the metrics that documents and rules name exist', async (t) => {
   t.ok(values.length > 20)
   for (const [, label, alternatives = ''] of values) {
     for (const value of alternatives.split('|')) t.match(text, `${label}="${value}"`)
-  }
-})
-
-t.test('every dependency says what it is for', async (t) => {
-  const { dependencies, devDependencies } = JSON.parse(readFileSync('package.json', 'utf8'))
-  for (const name of Object.keys({ ...dependencies, ...devDependencies })) {
-    t.match(readme, new RegExp(`^\\|[^|]*\`${name}\`[^|]*\\| \\w`, 'm'), name)
   }
 })
 

@@ -239,14 +239,25 @@ t.test('a release needs its version in all places', async (t) => {
     ],
     [
       'no section',
-      check(['v1.2.3'], { 'CHANGELOG.md': '## Unreleased\n\n- A thing.\n' }),
-      /no section '## 1\.2\.3'/,
+      check(['v1.2.3'], { 'CHANGELOG.md': '## 1.2.2 - 2026-01-31\n\n- A thing.\n' }),
+      /no section '## 1\.2\.3 - YYYY-MM-DD'/,
     ],
-    ['a longer version', check(['v1.2.3'], { 'CHANGELOG.md': '## 1.2.30\n\n- A thing.\n' }), /no section/],
+    [
+      'a section without a date',
+      check(['v1.2.3'], { 'CHANGELOG.md': '## 1.2.3 - unreleased\n\n- A thing.\n' }),
+      /no section/,
+    ],
+    [
+      'a longer version',
+      check(['v1.2.3'], { 'CHANGELOG.md': '## 1.2.30 - 2026-01-31\n\n- A thing.\n' }),
+      /no section/,
+    ],
     [
       'an empty section',
-      check(['v1.2.3'], { 'CHANGELOG.md': '## 1.2.3\n\n### Added\n\n## 1.2.2\n\n- Old.\n' }),
-      /section is empty/,
+      check(['v1.2.3'], {
+        'CHANGELOG.md': '## 1.2.3 - 2026-01-31\n\n### Added\n\n## 1.2.2 - 2026-01-01\n\n- Old.\n',
+      }),
+      /with text/,
     ],
     ['an old policy', check(['v1.2.3'], { 'SECURITY.md': '| 1.1.x | yes |\n' }), /SECURITY\.md .*1\.2\.x/],
   ]
