@@ -96,7 +96,7 @@ export function createMetrics({ invalidTokenReasons, keySetFaultCodes }: MetricL
     }),
     requestSeconds: histogram(
       'http_request_duration_seconds',
-      'From the first byte of a request to the last of its response',
+      'Time from the first byte of a request to the last byte of its response',
     ),
     failedAuthentications: counter(
       'authentication_failures_total',
@@ -105,7 +105,7 @@ export function createMetrics({ invalidTokenReasons, keySetFaultCodes }: MetricL
     ),
     failedKeyFetches: counter(
       'signing_key_fetch_failures_total',
-      'Fetches of the signing keys that brought no usable set, by reason',
+      'Fetches of the signing keys without a usable result, by reason',
       { reason: ['unreachable', ...keySetFaultCodes] },
     ),
     idenfyRequests: counter('idenfy_requests_total', 'POSTs to iDenfy, by outcome', {
@@ -118,23 +118,23 @@ export function createMetrics({ invalidTokenReasons, keySetFaultCodes }: MetricL
     ),
     idenfySeconds: histogram(
       'idenfy_request_duration_seconds',
-      'POSTs to iDenfy, from the first byte to the last',
+      'Duration of POSTs to iDenfy, from the first byte to the last',
     ),
     idenfyRetries: counter(
       'idenfy_retries_total',
-      'Retries of a POST to iDenfy, by reason, and those that the budget held back',
+      'Retries of a POST to iDenfy, by reason, and whether the budget allowed them',
       { reason: ['not-sent', 'rate-limited', 'new-credentials'], granted: ['true', 'false'] },
     ),
     idenfyDrifts: counter(
       'idenfy_contract_drifts_total',
-      "Tokens that came in another way than iDenfy's document says",
+      "Tokens whose response differed from iDenfy's documentation",
     ),
     kybTokens: counter(
       'kyb_tokens_total',
-      'Tokens handed out: minted for the request, shared with one in flight, replayed, or stored under its key',
+      'Tokens handed out: minted for the request, shared with one in flight, replayed, or stored under the idempotency key',
       { origin: ['minted', 'shared', 'replayed', 'idempotent'] },
     ),
-    reloads: counter('reloads_total', 'Files that changed: taken, or not usable and the old value kept', {
+    reloads: counter('reloads_total', 'Files that changed: taken, or refused because they are not usable', {
       what: reloaded,
       outcome: ['taken', 'refused'],
     }),

@@ -23,12 +23,12 @@ export const metrics = fp<MetricsOptions>(
     const registers = [registry]
     const droppedConnections = counter(
       'http_connections_dropped_total',
-      'Connections that were closed at once, because there were too many',
+      'Connections that were closed at once because there were too many',
     )
     app.server.on('drop', () => droppedConnections.inc())
     new Counter({
       name: 'log_lines_dropped_total',
-      help: 'Lines that nobody read, or that could not be written',
+      help: 'Log lines that were dropped because they could not be written',
       registers,
       collect() {
         this.reset()
@@ -40,7 +40,7 @@ export const metrics = fp<MetricsOptions>(
     )
     new Gauge({
       name: 'build_info',
-      help: 'What runs here',
+      help: 'Version of the service and of Node',
       labelNames: ['version', 'node', 'idenfy_environment'],
       registers,
     }).set({ version, node: process.version, idenfy_environment: app.config.IDENFY_ENVIRONMENT }, 1)
