@@ -95,7 +95,7 @@ t.test("Node's own messages pass without the values in them", async (t) => {
   }
 })
 
-t.test('unreadable error does not stop the log', async (t) => {
+t.test('an unreadable error does not stop the log', async (t) => {
   const error = Object.defineProperty(new Error('canary'), 'stack', {
     get() {
       throw new Error('canary')

@@ -157,7 +157,7 @@ t.test('whatever is thrown becomes a problem, and the log says what it was', asy
     ['a symbol', Symbol('canary'), { thrown: 'symbol' }],
     ['an object', { statusCode: 404, message: 'canary' }, { thrown: 'object' }],
     ['a member that throws', unreadable, { thrown: 'object' }],
-    ['a proxy that throws', untouchable, { err: { cause: { name: 'an error that cannot be read' } } }],
+    ['a proxy that throws', untouchable, { err: { cause: { name: 'unreadable error' } } }],
     [
       'status 200',
       Object.assign(new Error('canary'), { statusCode: 200 }),
