@@ -135,7 +135,12 @@ t.test('the metrics that documents and rules name exist', async (t) => {
 })
 
 t.test('links into the repository lead somewhere', async (t) => {
-  const documents = ['README.md', ...readdirSync('docs').map((name) => join('docs', name))]
+  const documents = [
+    'README.md',
+    ...readdirSync('docs', { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.md'))
+      .map((name) => join('docs', name)),
+  ]
   for (const document of documents) {
     const links = readFileSync(document, 'utf8').matchAll(/\]\((?!https?:|#)([^)#]+)[^)]*\)/g)
     for (const [, target = ''] of links) {

@@ -4,7 +4,12 @@ import t from 'tap'
 import ts from 'typescript'
 import { build } from './helper.js'
 
-const documents = ['README.md', ...readdirSync('docs').map((name) => join('docs', name))]
+const documents = [
+  'README.md',
+  ...readdirSync('docs', { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => join('docs', name)),
+]
 
 interface Block {
   readonly document: string

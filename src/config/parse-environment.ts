@@ -5,8 +5,7 @@ import { Check } from '@sinclair/typebox/value'
  * Parses environment variables by a schema of strings, integers, booleans, and lists with a `separator`. Spaces around
  * separators are ignored.
  *
- * A validator that converts would accept `1e3`, `0x10` and `Infinity` as integers. Ajv, which `env-schema` uses, takes a
- * tenth of the start-up time.
+ * A validator that converts would accept `1e3`, `0x10` and `Infinity` as integers. See docs/decisions/0009.
  *
  * @returns the values with defaults, and the faults by name, in words for the operator and without the values
  */

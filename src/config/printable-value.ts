@@ -1,5 +1,5 @@
 import { isIP } from 'node:net'
-import { editDistance } from './edit-distance.js'
+import { distance } from 'fastest-levenshtein'
 
 const maxLength = 60
 
@@ -37,7 +37,7 @@ export function printableValue(text: string): string | undefined {
 function printableMember(text: string): string | undefined {
   if (number.test(text) || otherNumber.test(text) || algorithm.test(text) || hostName.test(text)) return text
   if (network.test(text) || isIP(text.replace(/^\[(.*)\]$|\/\d{1,3}$/, '$1')) !== 0) return text
-  if (words.some((word) => editDistance(text.toLowerCase(), word) <= word.length / 4)) return text
+  if (words.some((word) => distance(text.toLowerCase(), word) <= word.length / 4)) return text
   return printableUrl(text) ?? text.match(placeholder)?.join('')
 }
 

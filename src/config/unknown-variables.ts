@@ -1,4 +1,4 @@
-import { editDistance } from './edit-distance.js'
+import { distance } from 'fastest-levenshtein'
 
 /** First words of names that other programs also use. */
 const commonWords = new Set(['ALLOW', 'KEEP', 'LOG', 'RATE', 'STATE', 'TRUST'])
@@ -43,10 +43,10 @@ export function unknownVariables(
       faults.set(name, `is not known: only secrets are read from files; set ${base} itself`)
       continue
     }
-    const [nearest, distance] = nearestTo(name.toUpperCase(), accepted)
-    const isSimilar = nearest.includes('_') && distance <= Math.min(maxTypingErrors, name.length / 4)
+    const [nearest, edits] = nearestTo(name.toUpperCase(), accepted)
+    const isSimilar = nearest.includes('_') && edits <= Math.min(maxTypingErrors, name.length / 4)
     if (!isSimilar && !prefixes.some((prefix) => name.startsWith(prefix))) continue
-    const hint = distance <= name.length / 3 ? `did you mean ${nearest}?` : 'the README lists all variables'
+    const hint = edits <= name.length / 3 ? `did you mean ${nearest}?` : 'the README lists all variables'
     faults.set(shown(name), `is not known; ${hint}`)
   }
   return faults
@@ -59,7 +59,7 @@ function prefixOf(name: string): string {
 
 function nearestTo(name: string, names: readonly string[]): readonly [string, number] {
   return names
-    .map((candidate) => [candidate, editDistance(name, candidate)] as const)
+    .map((candidate) => [candidate, distance(name, candidate)] as const)
     .reduce((best, next) => (next[1] < best[1] ? next : best))
 }
 
