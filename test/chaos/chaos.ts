@@ -72,9 +72,9 @@ async function startReplica(t: Test, env: Record<string, string>): Promise<Repli
 
 /** When this replica was on its own, by its log. */
 function timesAlone({ process: { output } }: Replica): Window[] {
-  const changes = [...output.stdout.matchAll(/^.*"time":"([^"]+)".*"msg":"Redis is (there|down)/gm)]
+  const changes = [...output.stdout.matchAll(/^.*"time":"([^"]+)".*"msg":"Redis (available|unavailable)/gm)]
   return changes.flatMap(([, time, state], index) => {
-    if (state === 'there') return []
+    if (state === 'available') return []
     const until = changes[index + 1]?.[1]
     // What was under way when it began counts too.
     return [

@@ -12,7 +12,8 @@ type Service = Awaited<ReturnType<typeof build>>
 
 const password = 'canary-redis-password'
 const isUp = async (service: Service) => /^redis_up 1$/m.test(await service.metrics())
-const linesOf = (service: Service) => service.log().filter(({ msg }) => /^Redis is /.test(String(msg)))
+const linesOf = (service: Service) =>
+  service.log().filter(({ msg }) => /^Redis (un)?available/.test(String(msg)))
 
 /** A service with this Redis, which gives no password away and writes nothing to the console. */
 async function start(t: Test, url: string, env: Record<string, string> = {}) {
