@@ -10,12 +10,12 @@ const SandboxConfig = Type.Object({
   SANDBOX_IDENFY_PORT: port(4010),
   SANDBOX_IDENTITY_PORT: port(4011),
   SANDBOX_DEMO_PORT: port(4012),
-  /** Of pages under development, besides the demo's; the default is that of Vite. */
+  /** Origins of your own pages, in addition to the demo page. The default is Vite's development server. */
   SANDBOX_CORS_ORIGINS: Type.String({ default: 'http://localhost:5173' }),
 })
 export type SandboxConfig = Static<typeof SandboxConfig>
 
-/** @throws Error that names every variable at fault */
+/** @throws Error that names every invalid variable */
 export function loadSandboxConfig(environment: NodeJS.ProcessEnv = process.env): SandboxConfig {
   const { values, faults } = parseEnvironment(SandboxConfig, environment)
   if (faults.size > 0) throw new Error([...faults].map(([name, fault]) => `${name} ${fault}`).join('; '))

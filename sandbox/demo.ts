@@ -1,14 +1,14 @@
 import Fastify from 'fastify'
 import { servePages } from './pages.js'
 
-/** Where the demo page finds everybody else. */
+/** The URLs that the demo page calls. */
 export interface DemoSettings {
   readonly serviceUrl: string
   readonly identityUrl: string
   readonly idenfyUrl: string
 }
 
-/** The page of an imaginary company that lets its customers verify their business, on an origin of its own. */
+/** Serves the demo page of a fictional company from its own origin. Its customers verify their business there. */
 export function buildDemo(settings: () => DemoSettings) {
   const app = Fastify()
   servePages(
@@ -21,7 +21,7 @@ export function buildDemo(settings: () => DemoSettings) {
     () => securityHeaders(settings()),
   )
   app.get('/settings.json', async () => settings())
-  // Browsers ask for it unbidden.
+  // Browsers request it by default.
   app.get('/favicon.ico', async (_request, reply) => reply.code(204).send())
   return app
 }
@@ -39,7 +39,7 @@ function securityHeaders({ serviceUrl, identityUrl, idenfyUrl }: DemoSettings) {
       "frame-ancestors 'none'",
     ].join('; '),
     'permissions-policy': `camera=(self "${idenfyUrl}"), fullscreen=(self "${idenfyUrl}"), microphone=(), geolocation=()`,
-    // The form of the sandbox links back to where it was opened.
+    // The simulated form uses the referrer for its link back to this page.
     'referrer-policy': 'origin',
   }
 }

@@ -14,22 +14,22 @@ export interface IdenfySimulatorOptions {
   readonly now?: () => number
 }
 
-/** What the next answers of `POST /kyb/tokens/` are to be. An empty one ends the trouble. */
+/** How the simulator responds to the next requests to `POST /kyb/tokens/`. An empty object ends the fault. */
 const Fault = Type.Object(
   {
     status: Type.Optional(Type.Integer({ minimum: 200, maximum: 599 })),
     identifier: Type.Optional(Type.String()),
     delayMs: Type.Optional(Type.Integer({ minimum: 0 })),
-    body: Type.Optional(Type.Unknown({ description: 'Sent as it is if it is a string, else as JSON' })),
+    body: Type.Optional(Type.Unknown({ description: 'A string is sent unchanged, any other value as JSON' })),
     drop: Type.Optional(Type.Union([Type.Literal('before-headers'), Type.Literal('mid-body')])),
-    times: Type.Optional(Type.Integer({ minimum: 1, description: 'How many requests; without it, all' })),
+    times: Type.Optional(Type.Integer({ minimum: 1, description: 'How many requests. Without it: all.' })),
   },
   { additionalProperties: false },
 )
 type Fault = Static<typeof Fault>
 
 /** How a visit to the form ends. */
-const FormEnd = Type.Object(
+const FormResult = Type.Object(
   {
     outcome: Type.Union([Type.Literal('success'), Type.Literal('failed'), Type.Literal('expired')]),
   },
@@ -39,10 +39,10 @@ const FormEnd = Type.Object(
 interface SimulatedToken {
   readonly request: KybFormTokenRequest
   readonly expiresAtMs: number
-  end?: Static<typeof FormEnd>['outcome']
+  outcome?: Static<typeof FormResult>['outcome']
 }
 
-interface ArrivedRequest {
+interface ReceivedRequest {
   readonly method: string
   readonly url: string
   readonly headers: Readonly<Record<string, unknown>>
@@ -51,16 +51,16 @@ interface ArrivedRequest {
 
 const maxRequestsKept = 1000
 
-/** The form may be framed by whatever runs on this machine. */
-const formPolicy =
+/** Any page served from this machine may embed the form. */
+const formSecurityPolicy =
   "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors http://127.0.0.1:* http://localhost:*"
 
-/** A stand-in for iDenfy's KYB API, as strict as its document, with faults on demand below `/_sandbox/`. */
+/** Simulates iDenfy's KYB API and validates as strictly as its documentation says. `/_sandbox/` sets faults. */
 export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: IdenfySimulatorOptions) {
-  const basic = `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')}`
+  const expectedAuthorization = `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')}`
   const tokens = new Map<string, SimulatedToken>()
-  const requests: ArrivedRequest[] = []
-  const arrivals = new WeakMap<object, ArrivedRequest>()
+  const requests: ReceivedRequest[] = []
+  const receivedByRawRequest = new WeakMap<object, ReceivedRequest>()
   let fault: Fault = {}
 
   const app = Fastify({
@@ -77,10 +77,10 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
 
   app.addHook('onRequest', async ({ raw, method, url, headers }) => {
     if (/^\/(_sandbox\/|welcome)/.test(url)) return
-    const { authorization: _, ...shown } = headers
-    const arrived: ArrivedRequest = { method, url, headers: shown }
-    arrivals.set(raw, arrived)
-    requests.push(arrived)
+    const { authorization: _, ...headersWithoutCredentials } = headers
+    const received: ReceivedRequest = { method, url, headers: headersWithoutCredentials }
+    receivedByRawRequest.set(raw, received)
+    requests.push(received)
     if (requests.length > maxRequestsKept) requests.shift()
   })
 
@@ -97,11 +97,11 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
     {
       schema: { body: KybFormTokenRequest },
       onRequest: async ({ headers }, reply) => {
-        if (headers.authorization === basic) return
+        if (headers.authorization === expectedAuthorization) return
         return reply.code(401).send(errorBody('UNAUTHORIZED', 'Invalid API key or secret.'))
       },
       preValidation: async ({ raw, body }: FastifyRequest) => {
-        Object.assign(arrivals.get(raw) as ArrivedRequest, { body })
+        Object.assign(receivedByRawRequest.get(raw) as ReceivedRequest, { body })
       },
     },
     async ({ body }, reply) => {
@@ -115,17 +115,17 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
         return reply
           .code(status ?? 201)
           .type('application/json')
-          .send(textOf(faultBody))
+          .send(toText(faultBody))
       if (status !== undefined && (status >= 300 || identifier !== undefined)) {
-        return reply.code(status).send(errorBody(identifier, 'A fault of the sandbox.'))
+        return reply.code(status).send(errorBody(identifier, 'Simulated fault.'))
       }
-      const token = issue(body)
-      if (drop === 'mid-body') return cutInHalf(reply, JSON.stringify(token))
+      const token = createToken(body)
+      if (drop === 'mid-body') return sendFirstHalf(reply, JSON.stringify(token))
       return reply.code(status ?? 201).send(token)
     },
   )
 
-  function issue(request: KybFormTokenRequest) {
+  function createToken(request: KybFormTokenRequest) {
     const tokenString = randomBytes(20).toString('hex')
     const expiresAtMs = now() + (request.lifetime ?? 3600) * 1000
     tokens.set(tokenString, { request, expiresAtMs })
@@ -146,13 +146,13 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
     }
   }
 
-  const tokenOf = (authorization = '') => tokens.get(authorization.replace(/^Bearer /, ''))
+  const findToken = (authorization = '') => tokens.get(authorization.replace(/^Bearer /, ''))
 
   app.get('/kyb/info/', async ({ headers }, reply) => {
-    const token = tokenOf(headers.authorization)
+    const token = findToken(headers.authorization)
     if (!token) return reply.code(401).send(errorBody('UNAUTHORIZED', 'Invalid token.'))
-    const isCompleted = token.end === 'success' || token.end === 'failed'
-    if (isCompleted || token.end === 'expired' || token.expiresAtMs <= now())
+    const isCompleted = token.outcome === 'success' || token.outcome === 'failed'
+    if (isCompleted || token.outcome === 'expired' || token.expiresAtMs <= now())
       return reply.code(401).send(errorBody('UNAUTHORIZED', { completed: isCompleted }))
     const { locale = null, theme = null, flow = null } = token.request
     return { locale, theme, flow }
@@ -161,12 +161,12 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
   servePages(
     app,
     { '/welcome': 'form.html', '/welcome/form.js': 'form.js', '/welcome/style.css': 'style.css' },
-    // Its URL has the token.
-    () => ({ 'content-security-policy': formPolicy, 'referrer-policy': 'no-referrer' }),
+    // The URL of the form contains the token.
+    () => ({ 'content-security-policy': formSecurityPolicy, 'referrer-policy': 'no-referrer' }),
   )
 
   app.register(async (scope) => {
-    // The demo page sets the faults.
+    // The demo page is on another origin and sets faults.
     await scope.register(cors, { origin: '*', methods: ['GET', 'PUT'] })
     const control = scope.withTypeProvider<TypeBoxTypeProvider>()
 
@@ -175,10 +175,10 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
       return fault
     })
 
-    control.put('/_sandbox/form', { schema: { body: FormEnd } }, async ({ headers, body }, reply) => {
-      const token = tokenOf(headers.authorization)
+    control.put('/_sandbox/form', { schema: { body: FormResult } }, async ({ headers, body }, reply) => {
+      const token = findToken(headers.authorization)
       if (!token) return reply.code(401).send(errorBody('UNAUTHORIZED', 'Invalid token.'))
-      token.end = body.outcome
+      token.outcome = body.outcome
       return body
     })
 
@@ -192,11 +192,11 @@ function errorBody(identifier: string | undefined, message: unknown) {
   return { identifier, message }
 }
 
-function textOf(body: unknown): string {
+function toText(body: unknown): string {
   return typeof body === 'string' ? body : JSON.stringify(body)
 }
 
-function cutInHalf(reply: FastifyReply, text: string): FastifyReply {
+function sendFirstHalf(reply: FastifyReply, text: string): FastifyReply {
   reply.hijack()
   reply.raw.writeHead(201, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) })
   reply.raw.write(text.slice(0, text.length / 2), () => reply.raw.destroy())

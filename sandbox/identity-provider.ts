@@ -8,7 +8,7 @@ import type { TokenSigner } from './token-signer.js'
 export interface IdentityProviderOptions {
   readonly issuer: string
   readonly audience: string
-  /** The first one signs. */
+  /** The first one signs tokens. The key set contains all of them. */
   readonly signers: readonly [TokenSigner, ...TokenSigner[]]
   /** Wall clock, milliseconds since the epoch. */
   readonly now?: () => number
@@ -20,12 +20,12 @@ const TokenRequest = Type.Object(
     companyId: Type.Optional(Type.String()),
     companyIds: Type.Optional(Type.Array(Type.String())),
     scope: Type.Optional(Type.String()),
-    expiresIn: Type.Optional(Type.Integer({ default: 3600, description: 'Seconds' })),
+    expiresIn: Type.Optional(Type.Integer({ description: 'Seconds' })),
   },
   { additionalProperties: false },
 )
 
-/** A stand-in for the company's identity provider: it gives a token to whoever asks, for whatever is asked. */
+/** Simulates the company's identity provider. It issues any client an access token for any user and company. */
 export function buildIdentityProvider({
   issuer,
   audience,
@@ -36,7 +36,7 @@ export function buildIdentityProvider({
     ajv: { customOptions: { removeAdditional: false, coerceTypes: false } },
   }).withTypeProvider<TypeBoxTypeProvider>()
 
-  // Pages get tokens without a backend of their own.
+  // Pages without a backend fetch their tokens directly.
   app.register(cors, { origin: '*', methods: ['GET', 'POST'] })
 
   app.get('/.well-known/jwks.json', async () => ({ keys: signers.map(({ publicJwk }) => publicJwk) }))

@@ -1,16 +1,16 @@
 import { readFile } from 'node:fs/promises'
 import type { FastifyInstance } from 'fastify'
 
-/** As the build leaves them, also for who runs the sources. */
+/** The build output. Tests run the TypeScript sources, and these serve it too. */
 const directory = new URL('../dist-sandbox/demo/', import.meta.url)
 
-const types: Record<string, string> = {
+const contentTypes: Record<string, string> = {
   html: 'text/html; charset=utf-8',
   css: 'text/css; charset=utf-8',
   js: 'text/javascript; charset=utf-8',
 }
 
-/** Serves these files of the demo, each at its path, with these header fields. */
+/** Registers a route for each path that serves its file of the demo build with the given headers. */
 export function servePages(
   app: Pick<FastifyInstance, 'get'>,
   files: Readonly<Record<string, string>>,
@@ -20,7 +20,7 @@ export function servePages(
     app.get(path, async (_request, reply) => {
       reply
         .headers({ 'cache-control': 'no-store', 'x-content-type-options': 'nosniff', ...headers() })
-        .type(String(types[file.replace(/.*\./, '')]))
+        .type(String(contentTypes[file.replace(/.*\./, '')]))
       return readFile(new URL(file, directory))
     })
   }

@@ -1,9 +1,9 @@
 import { exportJWK, generateKeyPair, type JWK, type JWTPayload, SignJWT } from 'jose'
 
-/** One signing key of the sandbox's identity provider, made anew at every start. */
+/** A signing key of the sandbox's identity provider. Every start generates a new one. */
 export interface TokenSigner {
   readonly publicJwk: JWK
-  /** Signs any claims, with any further header parameters: what is in them is up to whoever calls. */
+  /** Signs any claims and adds any header parameters, even invalid ones. */
   sign(claims: JWTPayload, header?: Readonly<Record<string, unknown>>): Promise<string>
 }
 

@@ -104,8 +104,8 @@ t.test('what cannot start says why', async (t) => {
       /^The configuration has 1 fault\(s\):\n {2}CORS_ORIGINS must be a comma-separated list of origins such as .*; got ".*,\*"$/,
     ],
     [[], { SANDBOX_PORT: 'x' }, 'SANDBOX_PORT must be an integer from 0 to 65535'],
-    [['idp'], {}, 'There is no part "idp"; there are idenfy-simulator, identity-provider, demo, and all'],
-    [[''], {}, 'There is no part ""; there are idenfy-simulator, identity-provider, demo, and all'],
+    [['idp'], {}, 'Unknown component "idp"; use idenfy-simulator, identity-provider, demo or all'],
+    [[''], {}, 'Unknown component ""; use idenfy-simulator, identity-provider, demo or all'],
   ]
   for (const [args, env, message] of rows) {
     const { exited, output } = spawnNode(t, [entry, ...args], { ...anyPort, ...env })
@@ -119,8 +119,5 @@ t.test('what cannot start says why', async (t) => {
 t.test('a name that every object has is no part', async (t) => {
   const { exited, output } = spawnNode(t, [entry, 'toString'], anyPort)
   t.equal(await exited, 1)
-  t.match(
-    output.stderr,
-    'There is no part "toString"; there are idenfy-simulator, identity-provider, demo, and all',
-  )
+  t.match(output.stderr, 'Unknown component "toString"; use idenfy-simulator, identity-provider, demo or all')
 })
