@@ -1,54 +1,11 @@
-import { createKybToken, type KybSession, type KybToken, type Outcome, type Problem } from './kyb-service.js'
+import { type Fault, faults, noFault } from './faults.js'
+import { createKybToken, type KybToken, type Outcome, type Problem } from './kyb-service.js'
 import { type Message, messageOf, problemCodes } from './messages.js'
+import { type User, users } from './users.js'
 
-interface User {
-  readonly id: string
-  readonly name: string
-  readonly companies: readonly { readonly id: string; readonly name: string }[]
-}
-
-const users: readonly User[] = [
-  { id: 'u-ada', name: 'Ada Martin', companies: [{ id: 'acme', name: 'Acme Tools' }] },
-  { id: 'u-ben', name: 'Ben Okafor', companies: [{ id: 'globex', name: 'Globex Foods' }] },
-  {
-    id: 'u-chris',
-    name: 'Chris Lindqvist',
-    companies: [
-      { id: 'hooli', name: 'Hooli Boats' },
-      { id: 'initech', name: 'Initech Paper' },
-    ],
-  },
-]
-
-/** What the panel can put into the way of the next request. */
-interface Fault {
-  readonly label: string
-  /** For the simulator. */
-  readonly atIdenfy?: object
-  /** For the request. */
-  readonly inRequest?: { accessToken?: string; companyId?: string; session?: KybSession }
-  /** The locales of the requests that come before it. Identical ones would get the same token, which no limit counts. */
-  readonly burst?: readonly NonNullable<KybSession['locale']>[]
-}
-
-const faults: Readonly<Record<string, Fault>> = {
-  none: { label: 'Nothing: all is well' },
-  slow: { label: 'A slow answer', atIdenfy: { delayMs: 3000 } },
-  outage: { label: 'iDenfy is down', atIdenfy: { status: 500, identifier: 'INTERNAL_ERROR' } },
-  silence: { label: 'No answer for eight seconds', atIdenfy: { delayMs: 9000 } },
-  drop: { label: 'The connection breaks', atIdenfy: { drop: 'before-headers' } },
-  conflict: { label: 'A session is open already', atIdenfy: { status: 409, identifier: 'CONFLICT' } },
-  limit: { label: 'iDenfy limits the account', atIdenfy: { status: 429, identifier: 'TOO_MANY_REQUESTS' } },
-  credentials: { label: 'iDenfy refuses our key', atIdenfy: { status: 401, identifier: 'UNAUTHORIZED' } },
-  nonsense: { label: 'iDenfy answers nonsense', atIdenfy: { body: {} } },
-  token: { label: 'The sign-in has ended', inRequest: { accessToken: 'none' } },
-  company: { label: 'Another company’s id', inRequest: { companyId: 'umbrella' } },
-  field: { label: 'A field that policy closes', inRequest: { session: { tags: ['vip'] } } },
-  burst: { label: 'Too many requests', burst: ['en', 'es', 'fr', 'ru', 'de', 'it', 'pl', 'lt', 'lv', 'et'] },
-}
-
-const patienceMs = 4000
-/** A longer one would fire at once; tokens can last for 30 days. */
+/** How long a request may take before the page announces that it is still running. */
+const announceSlowAfterMs = 4000
+/** Browsers run a timer with a longer delay immediately. A token can be valid for 30 days, which is longer. */
 const maxTimerMs = 2 ** 31 - 1
 
 const element = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T
@@ -59,39 +16,44 @@ const settings = (await (await fetch('/settings.json')).json()) as {
   idenfyUrl: string
 }
 
-/** One user, from sign-in to sign-out. Code that awaits keeps its own reference: `session` may be another user's by then. */
+/**
+ * One user, from sign-in to sign-out. Asynchronous code keeps its own reference, because `session` may belong to another
+ * user after an `await`.
+ */
 interface Session {
   readonly user: User
   userId: string
   accessToken: string
-  /** Of one click, for as long as it may be retried. */
+  /** The key of the last click, while the click may be retried. */
   idempotencyKey: string | undefined
 }
 
 let session: Session | undefined
-/** What the user has started last: a sign-in, or a click and the form that it opens. */
-let work = new AbortController()
-let fault: Fault = faults.none as Fault
-/** The simulator has one fault for all pages. Changes reach it in the order in which they were made. */
+/** Aborts what the user started last: a sign-in, or a click and the form that it opens. */
+let currentAction = new AbortController()
+let fault = noFault
+/** Resolves when the simulator has the fault. Changes are sent one after another, so that the last one wins. */
 let faultIsSet: Promise<unknown> = Promise.resolve()
 let isBusy = false
-let countdown: number | undefined
-let patience: number | undefined
+let countdownTimer: number | undefined
+let slowTimer: number | undefined
 
 /**
- * Ends what was started before, with its requests, timers, notice and form. Every sign-in, sign-out, change of company
- * and click comes through here. Code that awaits checks the signal after each await, and stops if it is aborted.
+ * Ends the current action with its requests, timers, notice and form. Every sign-in, sign-out, change of company and click
+ * calls it first.
+ *
+ * @returns the signal of the new action. Asynchronous code checks it after each `await`, and stops if it is aborted.
  */
-function supersede(): AbortSignal {
-  work.abort()
-  work = new AbortController()
+function startAction(): AbortSignal {
+  currentAction.abort()
+  currentAction = new AbortController()
   setBusy(false)
   hideNotice()
-  say('')
-  return work.signal
+  announce('')
+  return currentAction.signal
 }
 
-function say(text: string): void {
+function announce(text: string): void {
   element('live').textContent = text
 }
 
@@ -103,15 +65,15 @@ function show(section: 'sign-in' | 'verify' | 'form' | 'done'): void {
   element(section).querySelector('h1')?.focus()
 }
 
-// --- signing in ---
+// --- sign-in ---
 
-const newIdOf = ({ id }: User) => `${id}-${crypto.randomUUID().slice(0, 8)}`
+const newUserId = ({ id }: User) => `${id}-${crypto.randomUUID().slice(0, 8)}`
 
-/** Another user by the same name: for 30 seconds an identical request of the same user gets the same token. */
-function becomeNew(who: Session): void {
-  who.userId = newIdOf(who.user)
-  who.accessToken = ''
-  who.idempotencyKey = undefined
+/** Continues as a new user with the same name. For 30 seconds, an identical request of the same user gets the same token. */
+function changeUserId(userSession: Session): void {
+  userSession.userId = newUserId(userSession.user)
+  userSession.accessToken = ''
+  userSession.idempotencyKey = undefined
 }
 
 async function fetchAccessToken({ companies }: User, userId: string, signal: AbortSignal): Promise<string> {
@@ -126,9 +88,9 @@ async function fetchAccessToken({ companies }: User, userId: string, signal: Abo
 }
 
 async function signIn(user: User): Promise<void> {
-  const signal = supersede()
+  const signal = startAction()
   element('sign-in-fault').hidden = true
-  const userId = newIdOf(user)
+  const userId = newUserId(user)
   const accessToken = await fetchAccessToken(user, userId, signal).catch(() => undefined)
   if (signal.aborted) return
   if (accessToken === undefined) {
@@ -136,7 +98,7 @@ async function signIn(user: User): Promise<void> {
     return
   }
   session = { user, userId, accessToken, idempotencyKey: undefined }
-  // So that the way back from the form leads here. Who, never the token.
+  // Needed when the user comes back from the form to this page. Never store the token.
   sessionStorage.setItem('user', user.id)
   element('who-name').textContent = user.name
   element('company-field').hidden = user.companies.length < 2
@@ -145,7 +107,7 @@ async function signIn(user: User): Promise<void> {
 }
 
 function signOut(): void {
-  supersede()
+  startAction()
   session = undefined
   sessionStorage.removeItem('user')
   sessionStorage.removeItem('left-for-form')
@@ -154,93 +116,94 @@ function signOut(): void {
   show('sign-in')
 }
 
-// --- asking for a token ---
+// --- the KYB token ---
 
 async function verify(): Promise<void> {
   if (isBusy || !session) return
-  const who = session
-  const signal = supersede()
-  const met = fault
-  if (met !== faults.none) {
-    becomeNew(who)
-    choose('none')
+  const userSession = session
+  const signal = startAction()
+  const chosenFault = fault
+  if (chosenFault !== noFault) {
+    changeUserId(userSession)
+    selectFault('none')
   }
-  const companyId = who.user.companies.length > 1 ? element<HTMLSelectElement>('company').value : undefined
+  const companyId =
+    userSession.user.companies.length > 1 ? element<HTMLSelectElement>('company').value : undefined
   setBusy(true)
-  say('Opening the form')
+  announce('Opening the form')
   await faultIsSet
   if (signal.aborted) return
-  let outcome = await ask(who, companyId, met, signal)
+  let outcome = await requestToken(userSession, companyId, chosenFault, signal)
   if (!signal.aborted && 'problem' in outcome && outcome.problem?.code === 'invalid-token') {
-    // It may have just expired. Nothing was sent to iDenfy, so one automatic retry is safe.
-    who.accessToken = ''
-    outcome = await ask(who, companyId, met, signal)
+    // The access token may have just expired. Nothing was sent to iDenfy, so one automatic retry is safe.
+    userSession.accessToken = ''
+    outcome = await requestToken(userSession, companyId, chosenFault, signal)
   }
-  // Also for a click that is over: its fault is not for the next one.
-  if (met.atIdenfy && fault === faults.none) await meet('none')
+  // Clear the fault even if this action is aborted. It must not affect the next request.
+  if (chosenFault.atIdenfy && fault === noFault) await applyFault('none')
   if (signal.aborted) return
   setBusy(false)
   if ('token' in outcome) {
-    who.idempotencyKey = undefined
-    open(outcome.token, who, signal)
+    userSession.idempotencyKey = undefined
+    openForm(outcome.token, userSession, signal)
     return
   }
-  // The same key would return this outcome again. Trying again is for the user to decide, with a new key.
-  if (outcome.problem?.outcome === 'unknown') who.idempotencyKey = undefined
+  // The same key would return the same outcome. Only the user decides whether to try again with a new key.
+  if (outcome.problem?.outcome === 'unknown') userSession.idempotencyKey = undefined
   showNotice(messageOf(outcome.problem), outcome)
 }
 
-async function ask(
-  who: Session,
+async function requestToken(
+  userSession: Session,
   companyId: string | undefined,
   { inRequest, burst = [] }: Fault,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  who.idempotencyKey ??= crypto.randomUUID()
-  const { idempotencyKey } = who
-  if (!who.accessToken) {
-    const accessToken = await fetchAccessToken(who.user, who.userId, signal).catch(() => '')
+  userSession.idempotencyKey ??= crypto.randomUUID()
+  const { idempotencyKey } = userSession
+  if (!userSession.accessToken) {
+    const accessToken = await fetchAccessToken(userSession.user, userSession.userId, signal).catch(() => '')
     if (signal.aborted) return { retryAfterSeconds: 0 }
-    who.accessToken = accessToken
+    userSession.accessToken = accessToken
   }
   const request = {
     serviceUrl: settings.serviceUrl,
-    accessToken: who.accessToken,
+    accessToken: userSession.accessToken,
     idempotencyKey,
     companyId,
     signal,
     ...inRequest,
   }
   for (const locale of burst) {
-    const another = { ...request, idempotencyKey: crypto.randomUUID(), session: { locale } }
-    const outcome = await logged(createKybToken(another), signal)
+    const burstRequest = { ...request, idempotencyKey: crypto.randomUUID(), session: { locale } }
+    const outcome = await logOutcome(createKybToken(burstRequest), signal)
     if (signal.aborted || !('token' in outcome)) return outcome
   }
-  return logged(createKybToken(request), signal)
+  return logOutcome(createKybToken(request), signal)
 }
 
 function setBusy(busy: boolean): void {
   isBusy = busy
   const button = element('start')
-  // Not disabled: that would take the focus away.
+  // A button with `disabled` would lose the focus.
   button.setAttribute('aria-disabled', String(busy))
   button.classList.toggle('busy', busy)
   element('start-text').textContent = busy ? 'Opening the form…' : 'Verify your business'
-  clearTimeout(patience)
-  if (busy) patience = setTimeout(say, patienceMs, 'Still opening the form')
+  clearTimeout(slowTimer)
+  if (busy) slowTimer = setTimeout(announce, announceSlowAfterMs, 'Still opening the form')
 }
 
 // --- the form ---
 
-function open(token: KybToken, who: Session, signal: AbortSignal): void {
-  const way = document.querySelector<HTMLInputElement>('input[name=way]:checked')?.value
-  if (way === 'redirect') {
-    // Until the form's page begins to load, this one can still be used.
+function openForm(token: KybToken, userSession: Session, signal: AbortSignal): void {
+  const display = document.querySelector<HTMLInputElement>('input[name=display]:checked')?.value
+  if (display === 'redirect') {
+    // Until the form begins to load, the user can still act on this page. Then `stop` cancels the navigation.
     signal.addEventListener('abort', () => {
       stop()
       sessionStorage.removeItem('left-for-form')
     })
-    sessionStorage.setItem('left-for-form', who.user.id)
+    sessionStorage.setItem('left-for-form', userSession.user.id)
     location.assign(token.redirectUrl)
     return
   }
@@ -250,12 +213,12 @@ function open(token: KybToken, who: Session, signal: AbortSignal): void {
   frame.src = token.redirectUrl
   const { origin } = new URL(token.redirectUrl)
 
-  // Any page can post a message: only the form itself, in the frame that was opened, is listened to.
-  const listen = ({ origin: from, source, data }: MessageEvent): void => {
+  // Any page can post a message. Accept only messages of the form in this frame.
+  const handleMessage = ({ origin: from, source, data }: MessageEvent): void => {
     if (from !== origin || source !== frame.contentWindow) return
-    const status = statusOf(data)
+    const status = formStatusOf(data)
     if (status === undefined) return
-    supersede()
+    startAction()
     if (status === 'success') show('done')
     else {
       show('verify')
@@ -266,12 +229,12 @@ function open(token: KybToken, who: Session, signal: AbortSignal): void {
       })
     }
   }
-  const ended = setTimeout(
+  const expiryTimer = setTimeout(
     () => {
-      supersede()
+      startAction()
       show('verify')
       showNotice({
-        title: 'The form has ended',
+        title: 'The form has expired',
         text: 'It was open for too long. You can start again.',
         action: 'try-again',
       })
@@ -279,18 +242,18 @@ function open(token: KybToken, who: Session, signal: AbortSignal): void {
     Math.min(token.expiresIn * 1000, maxTimerMs),
   )
   signal.addEventListener('abort', () => {
-    clearTimeout(ended)
+    clearTimeout(expiryTimer)
     frame.remove()
-    // Here forms end within seconds; the same user would be led back to one that is over.
-    becomeNew(who)
+    // The service would give the same user the same token for 30 seconds, and its form may be finished.
+    changeUserId(userSession)
   })
-  addEventListener('message', listen, { signal })
+  addEventListener('message', handleMessage, { signal })
   element('frame-place').append(frame)
   show('form')
 }
 
-/** iDenfy's form posts an object, or the same as text. */
-function statusOf(data: unknown): 'success' | 'failed' | undefined {
+/** iDenfy's form posts an object or its JSON. */
+function formStatusOf(data: unknown): 'success' | 'failed' | undefined {
   let message = data
   try {
     if (typeof data === 'string') message = JSON.parse(data)
@@ -302,19 +265,19 @@ function statusOf(data: unknown): 'success' | 'failed' | undefined {
 }
 
 function welcomeBack(): void {
-  const left = sessionStorage.getItem('left-for-form')
+  const userWhoLeft = sessionStorage.getItem('left-for-form')
   sessionStorage.removeItem('left-for-form')
-  if (!session || left !== session.user.id) return
-  supersede()
-  becomeNew(session)
+  if (!session || userWhoLeft !== session.user.id) return
+  startAction()
+  changeUserId(session)
   showNotice({
     title: 'Welcome back',
-    text: 'If you have sent the form, your details are being checked and we write to you. If not, open it again.',
+    text: 'If you sent the form, we are checking your details and will write to you. If not, open it again.',
     action: 'none',
   })
 }
 
-// --- what an applicant reads ---
+// --- notices for the applicant ---
 
 function showNotice(message: Message, { problem, retryAfterSeconds = 0 }: Failure = {}): void {
   hideNotice()
@@ -324,7 +287,7 @@ function showNotice(message: Message, { problem, retryAfterSeconds = 0 }: Failur
   element('notice-text').textContent = message.text
   element('reference').hidden = !problem || !(message.action === 'contact' || message.action === 'start-new')
   element('reference-id').textContent = problem?.requestId ?? ''
-  offer(message.action, retryAfterSeconds)
+  showAction(message.action, retryAfterSeconds)
   element('notice-title').focus()
 }
 
@@ -338,7 +301,7 @@ const buttonTexts: { readonly [A in Message['action']]?: string } = {
   'start-new': 'Start a new verification',
 }
 
-function offer(action: Message['action'], seconds: number): void {
+function showAction(action: Message['action'], seconds: number): void {
   const button = element('notice-button')
   button.hidden = action === 'contact' || action === 'none'
   button.onclick = () => {
@@ -350,45 +313,45 @@ function offer(action: Message['action'], seconds: number): void {
     button.setAttribute('aria-disabled', String(left > 0))
     const text = buttonTexts[action] ?? 'Try again'
     button.textContent = left > 0 ? `${text} in ${left} s` : text
-    if (left > 0) countdown = setTimeout(tick, 1000, left - 1)
-    else if (seconds > 0) say('You can try again now')
+    if (left > 0) countdownTimer = setTimeout(tick, 1000, left - 1)
+    else if (seconds > 0) announce('You can try again now')
   }
   tick(seconds)
 }
 
 function hideNotice(): void {
-  clearTimeout(countdown)
+  clearTimeout(countdownTimer)
   element('notice').hidden = true
 }
 
-// --- the panel ---
+// --- the sandbox panel ---
 
-function choose(name: string): void {
+function selectFault(name: string): void {
   fault = faults[name] as Fault
   element<HTMLInputElement>(`fault-${name}`).checked = true
 }
 
-function meet(name: string): Promise<unknown> {
-  choose(name)
+function applyFault(name: string): Promise<unknown> {
+  selectFault(name)
   const { atIdenfy } = fault
-  const tell = () =>
+  const send = () =>
     fetch(`${settings.idenfyUrl}/_sandbox/faults`, {
       method: 'PUT',
       headers: { 'Content-Type': 'application/json' },
       body: JSON.stringify(atIdenfy ? { ...atIdenfy, times: 1 } : {}),
     })
-  faultIsSet = faultIsSet.then(tell).catch(() => undefined)
+  faultIsSet = faultIsSet.then(send).catch(() => undefined)
   return faultIsSet
 }
 
-async function logged(request: Promise<Outcome>, signal: AbortSignal): Promise<Outcome> {
-  const since = performance.now()
+async function logOutcome(request: Promise<Outcome>, signal: AbortSignal): Promise<Outcome> {
+  const begin = performance.now()
   const outcome = await request
   if (signal.aborted) return outcome
   const line = document.createElement('li')
-  const time = ` · ${Math.round(performance.now() - since)} ms`
+  const time = ` · ${Math.round(performance.now() - begin)} ms`
   if ('token' in outcome) line.append(`201${outcome.isReplayed ? ' replayed' : ''}${time}`)
-  else if (!outcome.problem) line.append(`no answer${time}`)
+  else if (!outcome.problem) line.append(`no response${time}`)
   else {
     const { status, code, type } = outcome.problem
     const link = document.createElement('a')
@@ -403,15 +366,17 @@ async function logged(request: Promise<Outcome>, signal: AbortSignal): Promise<O
   return outcome
 }
 
-for (const someone of users) {
+// --- page setup ---
+
+for (const user of users) {
   const button = document.createElement('button')
   const name = document.createElement('strong')
-  name.textContent = someone.name
+  name.textContent = user.name
   const companies = document.createElement('span')
-  companies.textContent = someone.companies.map((company) => company.name).join(' and ')
+  companies.textContent = user.companies.map((company) => company.name).join(' and ')
   button.type = 'button'
   button.append(name, companies)
-  button.addEventListener('click', () => signIn(someone))
+  button.addEventListener('click', () => signIn(user))
   const item = document.createElement('li')
   item.append(button)
   element('people').append(item)
@@ -419,10 +384,10 @@ for (const someone of users) {
 for (const [name, { label }] of Object.entries(faults)) {
   const input = document.createElement('input')
   Object.assign(input, { type: 'radio', name: 'fault', id: `fault-${name}`, checked: name === 'none' })
-  input.addEventListener('change', () => meet(name))
-  const text = document.createElement('label')
-  text.append(input, ` ${label}`)
-  element('faults').append(text)
+  input.addEventListener('change', () => applyFault(name))
+  const inputLabel = document.createElement('label')
+  inputLabel.append(input, ` ${label}`)
+  element('faults').append(inputLabel)
 }
 element('preview').append(...problemCodes.map((code) => new Option(code, code)))
 element('preview').addEventListener('change', async ({ target }) => {
@@ -438,7 +403,7 @@ element('preview').addEventListener('change', async ({ target }) => {
   }
   if (!session) {
     const signingIn = signIn(users[0] as User)
-    const { signal } = work
+    const { signal } = currentAction
     await signingIn
     if (signal.aborted || !session) return
   }
@@ -448,28 +413,28 @@ element('preview').addEventListener('change', async ({ target }) => {
 element('sign-out').addEventListener('click', signOut)
 element('request').addEventListener('submit', (event) => {
   event.preventDefault()
-  // A new click, not a retry.
+  // A new click needs a new key.
   if (session && !isBusy) session.idempotencyKey = undefined
   verify()
 })
 element('company').addEventListener('change', () => {
-  supersede()
+  startAction()
   if (session) session.idempotencyKey = undefined
 })
 element('leave').addEventListener('click', () => {
-  supersede()
+  startAction()
   show('verify')
 })
 element('again').addEventListener('click', () => show('verify'))
 element<HTMLAnchorElement>('docs').href = `${settings.serviceUrl}/docs`
-const known = users.find(({ id }) => id === sessionStorage.getItem('user'))
-if (known) await signIn(known)
+const signedInUser = users.find(({ id }) => id === sessionStorage.getItem('user'))
+if (signedInUser) await signIn(signedInUser)
 welcomeBack()
-// The page may come out of the browser's memory as it was left.
+// The browser may restore the page from its back/forward cache.
 addEventListener('pageshow', ({ persisted }) => {
   if (!persisted) return
   if (sessionStorage.getItem('user') === (session?.user.id ?? null)) return welcomeBack()
-  // Another user has signed in since, or nobody is signed in any more, on a later page of this tab.
-  supersede()
+  // Meanwhile the user has signed out, or another user has signed in, on a later page of this tab.
+  startAction()
   location.reload()
 })

@@ -1,13 +1,13 @@
-/** The stand-in for iDenfy's form: asks whether its token still works, and says how the visit ended. */
+/** Simulates iDenfy's form. It checks whether its token is still valid and reports how the visit ended. */
 
 const element = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T
 
 const texts = {
   success: ['Submitted', 'Thank you. You can close this page.'],
   failed: ['Not completed', 'The form could not be completed.'],
-  expired: ['This link has ended', 'Ask for a new one where you came from.'],
-  used: ['This form has been completed', 'There is nothing left to do here.'],
-  unknown: ['This link does not work', 'Ask for a new one where you came from.'],
+  expired: ['This link has expired', 'Go back to the page that you came from and request a new one.'],
+  used: ['This form has been completed', 'There is nothing more to do here.'],
+  unknown: ['This link does not work', 'Go back to the page that you came from and request a new one.'],
 } as const
 
 const headers = {
@@ -21,8 +21,8 @@ function show(id: 'open' | 'closed'): void {
   element(id).querySelector('h1')?.focus()
 }
 
-function close(how: keyof typeof texts): void {
-  const [title, text] = texts[how]
+function close(reason: keyof typeof texts): void {
+  const [title, text] = texts[reason]
   element('closed-title').textContent = title
   element('closed-text').textContent = text
   const isFramed = parent !== window
@@ -31,26 +31,26 @@ function close(how: keyof typeof texts): void {
   show('closed')
 }
 
-async function end(outcome: 'success' | 'failed' | 'expired'): Promise<void> {
+async function finish(outcome: 'success' | 'failed' | 'expired'): Promise<void> {
   await fetch('/_sandbox/form', { method: 'PUT', headers, body: JSON.stringify({ outcome }) })
   close(outcome)
-  // Like iDenfy's: the page around it does not hear of an end by time.
+  // Like iDenfy's form, this one does not tell the embedding page that it has expired.
   if (outcome !== 'expired') parent.postMessage(JSON.stringify({ status: outcome }), '*')
 }
 
 element('company-form').addEventListener('submit', (event) => {
   event.preventDefault()
-  end('success')
+  finish('success')
 })
-element('fail').addEventListener('click', () => end('failed'))
-element('expire').addEventListener('click', () => end('expired'))
+element('fail').addEventListener('click', () => finish('failed'))
+element('expire').addEventListener('click', () => finish('expired'))
 
 const { featurePolicy } = document as { featurePolicy?: { allowsFeature(name: string): boolean } }
 if (featurePolicy) {
   const isAllowed = featurePolicy.allowsFeature('camera')
   element('camera').textContent = isAllowed
     ? 'This page may use the camera for your documents.'
-    : 'The page around this form does not let it use the camera.'
+    : 'The page that embeds this form does not allow it to use the camera.'
 }
 
 const info = await fetch('/kyb/info/', { headers })

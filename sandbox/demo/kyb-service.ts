@@ -7,21 +7,21 @@ export type KybSession = components['schemas']['KybSession']
 export interface KybTokenRequest {
   readonly serviceUrl: string
   readonly accessToken: string
-  /** For users of several companies. */
+  /** Required for users with several companies. */
   readonly companyId?: string | undefined
-  /** The same for every retry of one click. After `outcome: "unknown"` a new try needs a new one. */
+  /** Retries of one click send the same key. After `outcome: "unknown"`, use a new key. */
   readonly idempotencyKey: string
   readonly session?: KybSession | undefined
-  /** Aborted when the user signs out or picks another company: check it before the outcome is used. */
+  /** Abort it when the user signs out or chooses another company. Check it before you use the outcome. */
   readonly signal?: AbortSignal | undefined
 }
 
 export type Outcome =
   | { readonly token: KybToken; readonly isReplayed: boolean }
-  /** Without a problem there was no answer: the network is down, or the service is. */
+  /** Without `problem` there was no response: the network or the service is down. */
   | { readonly problem?: Problem; readonly retryAfterSeconds: number }
 
-/** Asks for a KYB token. Whatever happens is an outcome, not an exception. */
+/** Requests a KYB token. It never throws: every failure is an outcome. */
 export async function createKybToken(request: KybTokenRequest): Promise<Outcome> {
   const { serviceUrl, accessToken, companyId, idempotencyKey, session, signal } = request
   try {

@@ -1,10 +1,13 @@
 import type { Problem } from './kyb-service.js'
 
-/** What an applicant reads. No codes, no blame, and always what comes next. */
+/** A text for applicants. It has no error codes, does not blame the user, and says what to do next. */
 export interface Message {
   readonly title: string
   readonly text: string
-  /** `try-again` is a retry with the same key, `start-new` a new click although one may have opened a verification. */
+  /**
+   * `try-again` retries with the same idempotency key. `start-new` sends a new key, although the request before it may
+   * have opened a verification.
+   */
   readonly action: 'try-again' | 'start-new' | 'sign-in' | 'contact' | 'none'
 }
 
@@ -12,32 +15,32 @@ const tryAgain = (title: string, text: string): Message => ({ title, text, actio
 const signIn = (title: string, text: string): Message => ({ title, text, action: 'sign-in' })
 const contact = (title: string, text: string): Message => ({ title, text, action: 'contact' })
 
-const ourFault = contact(
+const internalError = contact(
   'Something went wrong on our side',
-  'You did nothing wrong. Our team can look it up with the reference below.',
+  'You did nothing wrong. Our team can look into it with the reference below.',
 )
 const unavailable = contact(
-  'Verification is not available just now',
-  'Our team has to look into this. Nothing that you entered is lost; please come back later.',
+  'Verification is not available right now',
+  'Our team has to look into this. Nothing that you entered is lost. Please come back later.',
 )
 const busy = tryAgain(
-  'We are busy just now',
+  'We are busy right now',
   'Many people are verifying at the moment. It should work shortly.',
 )
 /** For every failure with `outcome: "unknown"`. */
-const perhapsOpened: Message = {
+const outcomeUnknown: Message = {
   title: 'We do not know whether your verification was opened',
-  text: 'Our verification partner did not confirm it. If you start a new one, there may be two: fill in one form only.',
+  text: 'Our verification partner did not confirm it. If you start a new one, there may be two. Please fill in one form only.',
   action: 'start-new',
 }
 
 const messages: Record<Problem['code'], Message> = {
-  'malformed-request': ourFault,
-  'validation-failed': ourFault,
-  unauthenticated: signIn('Please sign in', 'You are not signed in any more.'),
+  'malformed-request': internalError,
+  'validation-failed': internalError,
+  unauthenticated: signIn('Please sign in', 'You are no longer signed in.'),
   'invalid-token': signIn('Please sign in again', 'You have been signed out for your security.'),
   'insufficient-scope': contact(
-    'You may not start a verification',
+    'You are not allowed to start a verification',
     'Ask the person who manages your company’s account to give you this right.',
   ),
   'company-not-allowed': contact(
@@ -45,52 +48,55 @@ const messages: Record<Problem['code'], Message> = {
     'Choose another company, or ask the person who manages its account to add you.',
   ),
   'company-required': contact('Which company is it for?', 'Choose one of your companies and try again.'),
-  'identity-not-mappable': ourFault,
-  'field-not-permitted': ourFault,
-  'preflight-refused': ourFault,
-  'not-found': ourFault,
-  'method-not-allowed': ourFault,
+  'identity-not-mappable': internalError,
+  'field-not-permitted': internalError,
+  'preflight-refused': internalError,
+  'not-found': internalError,
+  'method-not-allowed': internalError,
   'request-timeout': tryAgain(
     'Your connection is slow',
     'The request did not get through. Please try again.',
   ),
   'kyb-session-conflict': {
-    title: 'Your company is being verified already',
-    text: 'Someone has opened the form. Finish it there; if it was closed, try again in a while.',
+    title: 'Your company is already being verified',
+    text: 'Someone has opened the form. Please finish it there. If it was closed, try again later.',
     action: 'try-again',
   },
-  'idempotency-conflict': tryAgain('Still working on it', 'Your first request is being handled. One moment.'),
-  'payload-too-large': ourFault,
-  'unsupported-media-type': ourFault,
-  'expectation-failed': ourFault,
-  'idempotency-mismatch': ourFault,
+  'idempotency-conflict': tryAgain(
+    'Still working on it',
+    'We are still processing your first request. One moment, please.',
+  ),
+  'payload-too-large': internalError,
+  'unsupported-media-type': internalError,
+  'expectation-failed': internalError,
+  'idempotency-mismatch': internalError,
   'rate-limited': tryAgain(
     'One moment, please',
-    'There were many tries in a short time. Please wait a little.',
+    'There were too many attempts in a short time. Please wait a little.',
   ),
-  'header-too-large': ourFault,
-  'internal-error': ourFault,
+  'header-too-large': internalError,
+  'internal-error': internalError,
   'provider-rejected': unavailable,
-  'provider-bad-response': perhapsOpened,
-  'provider-outcome-unknown': perhapsOpened,
+  'provider-bad-response': outcomeUnknown,
+  'provider-outcome-unknown': outcomeUnknown,
   'provider-unavailable': tryAgain(
     'Our verification partner cannot be reached',
-    'This mostly passes within a minute. Nothing was started.',
+    'This usually passes within a minute. Nothing was started.',
   ),
   'provider-rate-limited': busy,
   'auth-keys-unavailable': busy,
   'state-unavailable': tryAgain(
-    'This does not work just now',
+    'This does not work right now',
     'Nothing was started. It should work again shortly.',
   ),
   overloaded: busy,
   draining: busy,
-  'provider-timeout': perhapsOpened,
+  'provider-timeout': outcomeUnknown,
 }
 
 export const problemCodes = Object.keys(messages) as Problem['code'][]
 
-/** Without a problem the service did not answer at all. */
+/** Without a problem there was no response from the service. */
 export function messageOf(problem: Problem | undefined): Message {
   if (!problem) {
     return tryAgain(
@@ -98,5 +104,5 @@ export function messageOf(problem: Problem | undefined): Message {
       'We could not reach our service. Check your connection and try again.',
     )
   }
-  return problem.outcome === 'unknown' ? perhapsOpened : messages[problem.code]
+  return problem.outcome === 'unknown' ? outcomeUnknown : messages[problem.code]
 }

@@ -177,13 +177,13 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     await shoot(page, 'done')
     await isAccessible(t, page, 'done')
 
-    await page.getByRole('button', { name: 'Verify another time' }).click()
+    await page.getByRole('button', { name: 'Start another verification' }).click()
     await begin()
     await frameOf(page).getByRole('button', { name: 'Fail' }).click()
     await heading(page, 'The form was not completed').waitFor()
     await begin()
     await frameOf(page).getByRole('button', { name: 'Let it expire' }).click()
-    await frameOf(page).getByRole('heading', { name: 'This link has ended' }).waitFor()
+    await frameOf(page).getByRole('heading', { name: 'This link has expired' }).waitFor()
     await shoot(page, 'ended')
     await page.getByRole('button', { name: 'Close the form' }).click()
     await heading(page, 'Verify your business').waitFor()
@@ -198,14 +198,14 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     await page.clock.fastForward('59:00')
     t.ok(await page.locator('iframe').isVisible())
     await page.clock.fastForward('01:00')
-    await heading(page, 'The form has ended').waitFor()
+    await heading(page, 'The form has expired').waitFor()
     t.equal(await page.locator('iframe').count(), 0)
   })
 
   await visit('a double click is one POST', async (t, { page, created }) => {
     const before = await posts()
     await signIn(page, 'Ada Martin')
-    await page.getByLabel('A slow answer').check()
+    await page.getByLabel('Slow response').check()
     await start(page).dblclick()
     await page.getByRole('button', { name: 'Opening the form' }).waitFor()
     await shoot(page, 'loading')
@@ -240,20 +240,20 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
   await visit('every fault has words, and passes', async (t, { page }) => {
     const rows: [string, string, string, string | undefined][] = [
       ['iDenfy is down', notKnown, startNew, 'provider-outcome-unknown'],
-      ['No answer for eight seconds', notKnown, startNew, 'provider-timeout'],
-      ['The connection breaks', notKnown, startNew, 'provider-outcome-unknown'],
+      ['No response within eight seconds', notKnown, startNew, 'provider-timeout'],
+      ['Connection lost', notKnown, startNew, 'provider-outcome-unknown'],
       [
-        'A session is open already',
-        'Your company is being verified already',
+        'A session is already open',
+        'Your company is already being verified',
         'Try again',
         'kyb-session-conflict',
       ],
-      ['iDenfy limits the account', 'We are busy just now', 'Try again', 'provider-rate-limited'],
-      ['iDenfy refuses our key', 'Verification is not available just now', '', 'provider-rejected'],
-      ['iDenfy answers nonsense', notKnown, startNew, 'provider-bad-response'],
-      ['Another company’s id', 'You have no access to this company', '', 'company-not-allowed'],
-      ['A field that policy closes', 'Something went wrong on our side', '', 'field-not-permitted'],
-      ['The sign-in has ended', 'Please sign in again', 'Sign in', 'invalid-token'],
+      ['iDenfy limits our requests', 'We are busy right now', 'Try again', 'provider-rate-limited'],
+      ['iDenfy rejects our API key', 'Verification is not available right now', '', 'provider-rejected'],
+      ['Invalid response from iDenfy', notKnown, startNew, 'provider-bad-response'],
+      ['The id of another company', 'You have no access to this company', '', 'company-not-allowed'],
+      ['A field that the policy forbids', 'Something went wrong on our side', '', 'field-not-permitted'],
+      ['Invalid access token', 'Please sign in again', 'Sign in', 'invalid-token'],
     ]
     await signIn(page, 'Ada Martin')
     for (const [fault, title, button, code] of rows) {
@@ -277,7 +277,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     await heading(page, 'Welcome to Northgate').waitFor()
 
     await signIn(page, 'Chris Lindqvist')
-    await page.getByLabel('The connection breaks').check()
+    await page.getByLabel('Connection lost').check()
     await start(page).click()
     await heading(page, notKnown).waitFor()
     await page.getByRole('button', { name: startNew }).click()
@@ -288,9 +288,9 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     await signIn(page, 'Ben Okafor')
     const keys = keysOf(page)
     for (const name of ['first', 'second']) {
-      await page.getByLabel('A session is open already').check()
+      await page.getByLabel('A session is already open').check()
       await start(page).click()
-      await heading(page, 'Your company is being verified already').waitFor()
+      await heading(page, 'Your company is already being verified').waitFor()
       t.ok(keys.length > 0, name)
     }
     await page.getByRole('button', { name: 'Try again' }).click()
@@ -304,7 +304,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     await signIn(page, 'Ben Okafor')
     const keys = keysOf(page)
     const before = await posts()
-    await page.getByLabel('The connection breaks').check()
+    await page.getByLabel('Connection lost').check()
     await start(page).click()
     await heading(page, notKnown).waitFor()
     t.equal(created(), 1, 'the page does not retry by itself')
@@ -317,8 +317,8 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
   })
 
   for (const [fault, isOpened] of [
-    ['Nothing: all is well', true],
-    ['The connection breaks', false],
+    ['No fault', true],
+    ['Connection lost', false],
   ] as const) {
     await visit(`a lost response is retried with the same key: ${fault}`, async (t, { page }) => {
       await signIn(page, 'Ben Okafor')
@@ -421,11 +421,11 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
 
   await visit('a user who signs in sees no failure of the one before', async (t, { page, created }) => {
     const rows: [fault: string, options?: { isLost: boolean }][] = [
-      ['iDenfy refuses our key'],
-      ['The connection breaks'],
-      ['iDenfy limits the account'],
-      ['The sign-in has ended'],
-      ['Nothing: all is well', { isLost: true }],
+      ['iDenfy rejects our API key'],
+      ['Connection lost'],
+      ['iDenfy limits our requests'],
+      ['Invalid access token'],
+      ['No fault', { isLost: true }],
     ]
     for (const [fault, options] of rows) {
       await signIn(page, 'Ada Martin')
@@ -436,7 +436,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
       await held.arrived
       await page.getByRole('button', { name: 'Sign out' }).click()
       await signIn(page, 'Ben Okafor')
-      t.ok(await page.getByLabel('Nothing: all is well').isChecked(), 'the fault was not for this user')
+      t.ok(await page.getByLabel('No fault').isChecked(), 'the fault was not for this user')
       await held.release()
       await isAtHome(t, page, 'globex')
       t.equal(created() - before, 2, `${fault}: no retry for a user who has left`)
@@ -494,7 +494,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     'an access token that is fetched for a click is not waited for after sign-out',
     async (t, { page, created }) => {
       await signIn(page, 'Ada Martin')
-      await page.getByLabel('A slow answer').check()
+      await page.getByLabel('Slow response').check()
       const held = await hold(page, isIdentityUrl)
       await start(page).click()
       await held.arrived
@@ -525,9 +525,9 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
   await visit('a failure goes with its company', async (t, { page }) => {
     await signIn(page, 'Chris Lindqvist')
     const keys = keysOf(page)
-    await page.getByLabel('A session is open already').check()
+    await page.getByLabel('A session is already open').check()
     await start(page).click()
-    await heading(page, 'Your company is being verified already').waitFor()
+    await heading(page, 'Your company is already being verified').waitFor()
     await page.getByLabel('Which company?').selectOption('Initech Paper')
     t.notOk(await page.locator('#notice').isVisible())
     await start(page).click()
@@ -560,13 +560,13 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
   await visit('timers end with the user they belong to', async (t, { page }) => {
     await page.clock.install()
     await page.goto(urls.demo)
-    for (const fault of ['iDenfy limits the account', 'A slow answer']) {
+    for (const fault of ['iDenfy limits our requests', 'Slow response']) {
       await signIn(page, 'Ada Martin')
       await page.getByLabel(fault).check()
       const held = await hold(page, isServiceUrl)
       await start(page).click()
       await held.arrived
-      if (fault === 'iDenfy limits the account') {
+      if (fault === 'iDenfy limits our requests') {
         await held.release()
         await page.getByText(/^Try again in \d+ s$/).waitFor()
       }
