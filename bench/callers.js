@@ -6,16 +6,16 @@ export const issuer = 'https://idp.example'
 export const audience = 'onboarding'
 export const algorithms = ['RS256', 'ES256', 'EdDSA']
 const callers = 500
-/** More tokens than the service remembers: when one comes again it has been forgotten. */
+/** More tokens than the service caches, so that a token is no longer cached when it is used again. */
 const manyTokens = 6000
 
 /**
- * Makes, for each algorithm, a key and access tokens for 500 users of 500 companies, of the size that identity
- * providers make them: one for each, and under `<alg>, new tokens` so many that each is new to the service.
+ * Creates a key for each algorithm, and access tokens of realistic size for 500 users of 500 companies. The list `<alg>`
+ * has one token for each user. The list `<alg>, new tokens` has so many that the next one is never in the service's cache.
  *
- * @returns the files: a JWK set, the RSA key as PEM, and lists of tokens by algorithm
+ * @returns paths of the JWK set and of the token lists, and the public RSA key as PEM
  */
-export async function makeCallers(directory) {
+export async function createCallers(directory) {
   const keys = []
   const tokenFiles = {}
   let rsaPem

@@ -4,13 +4,13 @@ export function median(values) {
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
 }
 
-/** A median with the least and the greatest value. */
+/** The median, with the minimum and maximum in brackets. */
 export function spread(values, digits = 0) {
-  const [mid, least, greatest] = [median(values), Math.min(...values), Math.max(...values)]
-  return `${mid.toFixed(digits)} (${least.toFixed(digits)}–${greatest.toFixed(digits)})`
+  const [mid, min, max] = [median(values), Math.min(...values), Math.max(...values)]
+  return `${mid.toFixed(digits)} (${min.toFixed(digits)}–${max.toFixed(digits)})`
 }
 
-/** By least squares. */
+/** The slope of the line that fits the points best, by least squares. */
 export function slope(points) {
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length
   const meanX = mean(points.map(([x]) => x))

@@ -1,4 +1,4 @@
-// Makes load and writes what came of it to a file: node load.js PLAN_FILE
+// Generates load and writes the result to a file: node load.js PLAN_FILE
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createHistogram, performance } from 'node:perf_hooks'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -13,7 +13,7 @@ const shortestLifetime = 60
 const lifetimes = 2_500_000
 let sent = plan.firstRequest
 
-/** Callers take turns, and each asks for another session every time, unless a replay is wanted. */
+/** Callers take turns. Each request asks for a different lifetime, unless the plan measures replays. */
 function nextRequest() {
   sent += 1
   const lifetime = plan.isDistinct ? shortestLifetime + (sent % lifetimes) : 3600
@@ -43,15 +43,15 @@ async function send() {
 }
 
 const shapes = {
-  /** Each connection asks again as soon as it has an answer. */
+  /** Each connection sends its next request as soon as it has a response. */
   async closed({ connections, seconds }) {
     const end = performance.now() + seconds * 1000
-    const repeat = async () => {
+    const sendUntilEnd = async () => {
       while (performance.now() < end) await send()
     }
-    await Promise.all(Array.from({ length: connections }, repeat))
+    await Promise.all(Array.from({ length: connections }, sendUntilEnd))
   },
-  /** At a rate, whether answers have come or not. */
+  /** Requests at a fixed rate, whether or not earlier ones have a response. */
   async open({ ratePerSecond, seconds }) {
     const begin = performance.now()
     const all = []
@@ -61,7 +61,7 @@ const shapes = {
     }
     await Promise.all(all)
   },
-  /** So many at once; in waves that the queue of new connections has room for. */
+  /** All requests at once, in waves that fit into the queue of new connections. */
   async burst({ requests, waveSize, waveMs }) {
     const all = []
     while (all.length < requests) {

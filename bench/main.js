@@ -1,12 +1,12 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { makeCallers } from './callers.js'
-import { startOthers, startService } from './contenders.js'
+import { createCallers } from './callers.js'
+import { startCompetitors, startService } from './competitors.js'
 import { imageMegabytes } from './image.js'
 import { freePort, killAll, listening, start } from './processes.js'
 import { report } from './report.js'
-import { addLatency, compare, flood, remember, startUp } from './scenarios.js'
+import { compare, measureAddedLatency, measureBurst, measureMemory, measureStartup } from './scenarios.js'
 
 const isQuick = process.env.BENCH_QUICK === '1'
 const isLong = process.env.BENCH_LONG === '1'
@@ -19,7 +19,7 @@ const lengths = isQuick
       latencyWarmUpSeconds: 0.5,
       latencyRounds: 1,
       starts: 3,
-      restSeconds: 2,
+      idleSeconds: 2,
       memorySeconds: 5,
     }
   : {
@@ -30,63 +30,66 @@ const lengths = isQuick
       latencyWarmUpSeconds: 8,
       latencyRounds: 5,
       starts: 7,
-      // So long, and a few seconds, V8 takes until it cleans up behind a start: its watchdog waits for 100.
-      restSeconds: 115,
+      // V8 cleans up after a start when its timer of 100 s has fired, and takes a few seconds more.
+      idleSeconds: 115,
       memorySeconds: isLong ? 600 : 60,
     }
-/** A run that hangs ends all the same. */
-const giveUpAfterMs = (isQuick ? 5 : isLong ? 40 : 25) * 60_000
+/** Ends a run that hangs. */
+const timeoutMs = (isQuick ? 5 : isLong ? 40 : 25) * 60_000
 
 const directory = mkdtempSync(join(tmpdir(), 'bench-'))
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }))
 setTimeout(() => {
-  process.stderr.write('The benchmark takes too long\n')
+  process.stderr.write('The benchmark took too long\n')
   process.exit(1)
-}, giveUpAfterMs).unref()
+}, timeoutMs).unref()
 
-const say = (text) => process.stderr.write(`${text}\n`)
+const log = (text) => process.stderr.write(`${text}\n`)
 
-say('making callers')
-const callers = await makeCallers(directory)
+log('creating access tokens')
+const callers = await createCallers(directory)
 const port = await freePort()
 const upstream = `http://127.0.0.1:${port}`
-const bench = { directory, upstream, callers, say }
+const bench = { directory, upstream, callers, log }
 await listening(
   start('upstream', [process.execPath, 'bench/upstream.js', String(port), callers.jwksFile], { directory }),
   upstream,
 )
 
-say('starting the service, again and again')
-const starts = await startUp(bench, lengths.starts)
+log('start-up time')
+const starts = await measureStartup(bench, lengths.starts)
 
 const service = await startService(bench)
 await listening(service, service.origin)
-const silent = await startService(bench, { name: 'service without a log', env: { LOG_LEVEL: 'silent' } })
-await listening(silent, silent.origin)
-const others = await startOthers(bench)
-const entries = await compare(bench, service, [...others, silent], lengths)
+const serviceWithoutLog = await startService(bench, {
+  name: 'service without a log',
+  env: { LOG_LEVEL: 'silent' },
+})
+await listening(serviceWithoutLog, serviceWithoutLog.origin)
+const competitors = await startCompetitors(bench)
+const entries = await compare(bench, service, [...competitors, serviceWithoutLog], lengths)
 
-say('an upstream of 80 ms')
-const floor = others.find(({ name }) => name === 'floor')
-const added = await addLatency(bench, service, floor, {
+log('added latency with an upstream of 80 ms')
+const baseline = competitors.find(({ name }) => name === 'baseline')
+const added = await measureAddedLatency(bench, service, baseline, {
   rounds: lengths.latencyRounds,
   seconds: lengths.latencySeconds,
   warmUpSeconds: lengths.latencyWarmUpSeconds,
 })
-for (const target of [service, silent, ...others]) await target.stop()
+for (const target of [service, serviceWithoutLog, ...competitors]) await target.stop()
 
-say('5,000 requests at once')
-const floods = []
+log('5,000 requests at once')
+const bursts = []
 for (const maxInFlight of ['50', '5000']) {
-  floods.push({ maxInFlight, ...(await flood(bench, { IDENFY_MAX_IN_FLIGHT: maxInFlight })) })
+  bursts.push({ maxInFlight, ...(await measureBurst(bench, { IDENFY_MAX_IN_FLIGHT: maxInFlight })) })
 }
 
-say('memory')
-const memory = await remember(bench, lengths)
+log('memory')
+const memory = await measureMemory(bench, lengths)
 
 const image = imageMegabytes(directory)
 
-const text = report({ ...lengths, isLong, entries, added, floods, starts, memory, image })
+const text = report({ ...lengths, isLong, entries, added, bursts, starts, memory, image })
 process.stdout.write(text)
 if (!isQuick) writeFileSync('bench/results.md', text)
 killAll()

@@ -4,7 +4,7 @@ import { request } from 'undici'
 import { cpuMicroseconds, memoryMegabytes, start } from './processes.js'
 
 const connections = 50
-/** More than a run makes, so that no two runs ask for the same session. */
+/** More than any run sends, so that no two runs request the same session. */
 const requestsPerRun = 100_003
 let runs = 0
 
@@ -18,9 +18,9 @@ export function setDelay(bench, delayMs) {
 }
 
 /**
- * Lets another process make load.
+ * Runs a load generator in its own process.
  *
- * @returns what the load saw, what it cost the target, and how often the upstream was asked for it
+ * @returns what the load generator measured, the CPU time and memory of the target, and the number of upstream calls
  */
 export async function measure(bench, target, plan) {
   const { directory, callers } = bench
@@ -57,11 +57,11 @@ export async function measure(bench, target, plan) {
   }
 }
 
-/** As {@link measure}, and fails if anything but tokens came back. */
+/** Like {@link measure}, but throws if any response is not a token. */
 export async function measureSuccess(bench, target, plan) {
   const result = await measure(bench, target, plan)
   if (result.statuses[201] !== result.requests) {
-    throw new Error(`${target.name} answered ${JSON.stringify(result.statuses)}`)
+    throw new Error(`${target.name} responded with ${JSON.stringify(result.statuses)}`)
   }
   return result
 }

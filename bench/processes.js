@@ -7,12 +7,13 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { request } from 'undici'
 
-if (availableParallelism() < 2) throw new Error('The service needs a core of its own: two are the least')
+if (availableParallelism() < 2)
+  throw new Error('The benchmark needs two cores: the measured process needs one for itself')
 
-/** What is measured has the last core to itself; the load and the upstream share the others. */
+/** The measured process has the last core to itself. The load generator and the upstream share the others. */
 export const measuredCore = availableParallelism() - 1
 const otherCores = `0-${measuredCore - 1}`
-/** The kernel accounts CPU time to processes in hundredths of a second. */
+/** The kernel counts the CPU time of processes in hundredths of a second. */
 const tickMicroseconds = 10_000
 const startTimeoutMs = 10_000
 
@@ -26,13 +27,13 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => p
 
 /**
  * @param command what to run, with its arguments
- * @param directory where its output goes, to a file of its own
+ * @param directory where a log file gets its output
  */
 export function start(name, command, { env = {}, directory, isMeasured = false }) {
   const logFile = join(directory, `${name}.log`)
   const log = openSync(logFile, 'w')
   const cores = isMeasured ? String(measuredCore) : otherCores
-  // The kernel ends it with this process, however that ends.
+  // The kernel kills it when this process ends, even after a crash.
   const pinned = ['--pdeathsig', 'KILL', 'taskset', '--cpu-list', cores, ...command]
   const child = spawn('setpriv', pinned, {
     env: { PATH: process.env.PATH, ...env },
@@ -56,7 +57,7 @@ export function start(name, command, { env = {}, directory, isMeasured = false }
   }
 }
 
-/** Resolves when a process answers at all. */
+/** Resolves when the process sends any response. */
 export async function listening(child, url, pollMs = 20) {
   const giveUpAt = performance.now() + startTimeoutMs
   while (performance.now() < giveUpAt && !child.hasExited()) {
@@ -68,7 +69,7 @@ export async function listening(child, url, pollMs = 20) {
       await delay(pollMs)
     }
   }
-  throw new Error(`${child.name} does not start: ${readFileSync(child.logFile, 'utf8')}`)
+  throw new Error(`${child.name} did not start: ${readFileSync(child.logFile, 'utf8')}`)
 }
 
 export async function freePort() {
@@ -87,7 +88,7 @@ export function cpuMicroseconds(pid) {
   return (Number(fields[11]) + Number(fields[12])) * tickMicroseconds
 }
 
-/** Resident memory, now and at its most. */
+/** The current and the highest resident memory. */
 export function memoryMegabytes(pid) {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8')
   const megabytes = (name) => Number(new RegExp(`${name}:\\s+(\\d+) kB`).exec(status)[1]) / 1024

@@ -1,9 +1,9 @@
-// Where the service's main thread spends its time, by layer and by function: node bench/profile.js
+// Shows where the main thread of the service spends its time, by layer and by function: node bench/profile.js
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { makeCallers } from './callers.js'
-import { startService } from './contenders.js'
+import { createCallers } from './callers.js'
+import { startService } from './competitors.js'
 import { table } from './figures.js'
 import { measureSuccess } from './measure.js'
 import { freePort, listening, start } from './processes.js'
@@ -15,7 +15,7 @@ const nodeOptions = (directory) => ['--cpu-prof', '--cpu-prof-dir', directory]
 const directory = mkdtempSync(join(tmpdir(), 'bench-'))
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }))
 
-const callers = await makeCallers(directory)
+const callers = await createCallers(directory)
 const port = await freePort()
 const upstream = `http://127.0.0.1:${port}`
 const bench = { directory, upstream, callers }
@@ -23,7 +23,7 @@ await listening(
   start('upstream', [process.execPath, 'bench/upstream.js', String(port), callers.jwksFile], { directory }),
   upstream,
 )
-// Not the bundle: there, functions do not tell which package they are of.
+// Not the bundle, because a profile of it does not show the package of a function.
 const service = await startService(bench, { nodeOptions: nodeOptions(directory), entry: 'dist/server.js' })
 await listening(service, service.origin)
 await measureSuccess(bench, service, { seconds: 3 })
@@ -39,7 +39,7 @@ const { nodes, samples, timeDeltas, endTime } = JSON.parse(readFileSync(join(dir
 const byId = new Map(nodes.map((node) => [node.id, node.callFrame]))
 const spent = { layer: new Map(), function: new Map() }
 let time = endTime
-/** Only the second run, which is last: samples are walked backwards. */
+// Walk the samples backwards to count only the second run, which is last.
 for (let index = samples.length - 1; index >= 0 && time > endTime - (seconds + 1) * 1e6; index -= 1) {
   time -= timeDeltas[index]
   const frame = byId.get(samples[index])
@@ -54,7 +54,7 @@ for (let index = samples.length - 1; index >= 0 && time > endTime - (seconds + 1
 }
 
 process.stdout.write(
-  `CPU ${cpuMicroseconds.toFixed(0)} µs a request, all threads and the profiler's own included\n`,
+  `CPU ${cpuMicroseconds.toFixed(0)} µs a request, including all threads and the profiler\n`,
 )
 for (const [kind, times] of Object.entries(spent)) {
   const ranked = [...times].sort(([, a], [, b]) => b - a).slice(0, shownFunctions)

@@ -4,17 +4,18 @@ import { median, spread, table } from './figures.js'
 const rs256 = 'service, RS256'
 const es256 = 'service, ES256'
 
-/** The results as Markdown. */
+/** Formats the results as Markdown. */
 export function report(results) {
   const { entries, rounds, seconds, warmUpSeconds } = results
-  const { added, floods, starts, memory, image } = results
+  const { added, bursts, starts, memory, image } = results
   const [{ model }] = cpus()
   return `# Results
 
-Written by \`npm run bench\`; [README.md](README.md) says what is measured, and where the time goes.
+\`npm run bench\` writes this file. [README.md](README.md) explains what is measured and where the time goes.
 
-${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${model}, Linux ${release()}, Node ${process.version}; ${rounds} rounds of ${seconds} s, everybody in turn in
-each round, after ${warmUpSeconds} s that are not counted. What is measured has one core to itself. Medians, with the least and the greatest in brackets; ratios are made within a round.
+${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${model}, Linux ${release()}, Node ${process.version}; ${rounds} rounds.
+In each round, each target runs for ${seconds} s after a warm-up of ${warmUpSeconds} s. The measured process has one core to itself.
+Values are medians, with the minimum and maximum in brackets. Ratios compare runs of the same round.
 
 ## Goals
 
@@ -22,48 +23,53 @@ ${goalTable(results)}
 
 ## Side by side
 
-50 connections, each asking again as soon as it has an answer. Throughput is that of the whole setup: where the core is less busy than 100 %, the load or
-the upstream held it back, and CPU per request is what counts.
+50 connections, each of which sends its next request as soon as it has a response. Throughput is that of the whole
+setup. If the core is less than 100 % busy, the load generator or the upstream was the bottleneck. Then compare the
+CPU time per request.
 
 ${comparison(entries)}
 
 ## Latency
 
-At 200 requests a second and an upstream of 80 ms, the service adds to the latency of the floor: p50 ${spread(added.p50Ms, 2)} ms, p99 ${spread(added.p99Ms, 2)} ms.
+At 200 requests per second and with an upstream of 80 ms, the service adds to the latency of the baseline:
+p50 ${spread(added.p50Ms, 2)} ms, p99 ${spread(added.p99Ms, 2)} ms.
 
 ## Start
 
-From the start of the process to its first 201: ${spread(starts)} ms.
+Time from the start of the process to its first 201: ${spread(starts)} ms.
 
 ## Memory
 
-${memory.idle.toFixed(0)} MB at rest, ${memory.restSeconds} s after the first token; ${memory.loaded.toFixed(0)} MB in the second half of ${memory.seconds} s of load (${memory.requests} requests; ${memory.growthPerMinute.toFixed(1)} MB a minute, at most ${memory.peak.toFixed(0)} MB),
-${memory.after.toFixed(0)} MB five seconds after it.
+* Idle, ${memory.idleSeconds} s after the first token: ${memory.idle.toFixed(0)} MB.
+* In the second half of ${memory.seconds} s of load: ${memory.loaded.toFixed(0)} MB (${memory.requests} requests, growth ${memory.growthPerMinute.toFixed(1)} MB per minute, peak ${memory.peak.toFixed(0)} MB).
+* Five seconds after the load: ${memory.after.toFixed(0)} MB.
 
 ## Image
 
 The production image adds ${image.toFixed(1)} MB of files to its base.
 
-## 5,000 requests at once, on an upstream of 2 s
+## 5,000 requests at once, with an upstream of 2 s
 
-${floodTable(floods)}
+${burstTable(bursts)}
 `
 }
 
 function comparison(entries) {
-  const [floor, proxy] = ['floor', 'http-proxy'].map((wanted) => entries.find(({ name }) => name === wanted))
+  const [baseline, proxy] = ['baseline', 'http-proxy'].map((wanted) =>
+    entries.find(({ name }) => name === wanted),
+  )
   return table(
     [
-      'what',
+      'target',
       'req/s',
-      'CPU µs a request',
-      'CPU to floor',
-      'CPU to http-proxy',
+      'CPU µs per request',
+      'CPU vs. baseline',
+      'CPU vs. http-proxy',
       'p50 ms',
       'p99 ms',
       'memory MB',
       'core busy',
-      'upstream calls a request',
+      'upstream calls per request',
     ],
     entries.map(({ name, results }) => {
       const values = (value) => results.map((result) => result[value])
@@ -71,7 +77,7 @@ function comparison(entries) {
         name,
         spread(values('perSecond')),
         spread(values('cpuMicroseconds')),
-        spread(ratios(results, floor.results), 2),
+        spread(ratios(results, baseline.results), 2),
         spread(ratios(results, proxy.results), 2),
         spread(values('p50Ms'), 1),
         spread(values('p99Ms'), 1),
@@ -103,53 +109,53 @@ function goalTable({ entries, added, starts, memory, isLong }) {
     ['', 'goal', 'measured', 'met'],
     [
       ...[rs256, `${rs256}, new tokens`].flatMap((name) => [
-        [`CPU a request, ${name}, to the floor`, ...atMost(2.5, 2)(ratios(of(name), of('floor')))],
+        [`CPU per request, ${name}, vs. baseline`, ...atMost(2.5, 2)(ratios(of(name), of('baseline')))],
         [
-          `CPU a request, ${name}, to @fastify/http-proxy`,
+          `CPU per request, ${name}, vs. @fastify/http-proxy`,
           ...atMost(1, 2)(ratios(of(name), of('http-proxy'))),
         ],
         [
-          `throughput, ${name}, to express + jsonwebtoken + axios`,
+          `throughput, ${name}, vs. express + jsonwebtoken + axios`,
           ...atLeast(6, 1)(ratios(of(name), of('express'), 'perSecond')),
         ],
       ]),
       [
-        'CPU a replayed request, to the floor',
-        ...atMost(1.5, 2)(ratios(of('service, replayed'), of('floor'))),
+        'CPU per replayed request, vs. baseline',
+        ...atMost(1.5, 2)(ratios(of('service, replayed'), of('baseline'))),
       ],
       ...[es256, `${es256}, new tokens`].map((name) => [
-        `CPU a request, ${name}, to the floor`,
-        ...atMost(4, 2)(ratios(of(name), of('floor'))),
+        `CPU per request, ${name}, vs. baseline`,
+        ...atMost(4, 2)(ratios(of(name), of('baseline'))),
       ]),
-      ['added p99 at 200 requests a second, ms', ...atMost(2, 1)(added.p99Ms)],
-      ['start to the first 201, ms', ...atMost(350, 0)(starts)],
-      ['memory at rest, MB', ...atMost(80, 0)([memory.idle])],
+      ['added p99 at 200 requests per second, ms', ...atMost(2, 1)(added.p99Ms)],
+      ['time from start to the first 201, ms', ...atMost(350, 0)(starts)],
+      ['idle memory, MB', ...atMost(80, 0)([memory.idle])],
       isLong
-        ? ['growth of memory in ten minutes of load, MB a minute', ...atMost(1, 1)([memory.growthPerMinute])]
-        : ['memory flat over ten minutes of load', '', 'only with `BENCH_LONG=1`', ''],
+        ? ['memory growth in ten minutes of load, MB per minute', ...atMost(1, 1)([memory.growthPerMinute])]
+        : ['no memory growth in ten minutes of load', '', 'only with `BENCH_LONG=1`', ''],
     ],
   )
 }
 
-function floodTable(floods) {
+function burstTable(bursts) {
   return table(
     [
       '`IDENFY_MAX_IN_FLIGHT`',
-      'answers by status',
-      'most in flight upstream',
-      'slowest answer s',
-      'memory MB before, at most, 5 s after',
-      'first 201 after it, ms',
+      'responses by status',
+      'max. in flight upstream',
+      'slowest response s',
+      'memory MB before, peak, 5 s after',
+      'time to the first 201 after it, ms',
       'p99 ms after it',
     ],
-    floods.map(({ maxInFlight, idle, flooded, recoveryMs, after, settled }) => [
+    bursts.map(({ maxInFlight, idle, burst, recoveryMs, after, settled }) => [
       maxInFlight,
-      Object.entries(flooded.statuses)
+      Object.entries(burst.statuses)
         .map(([status, count]) => `${count} × ${status}`)
         .join(', '),
-      flooded.mostInFlight,
-      (flooded.maxMs / 1000).toFixed(1),
-      [idle, flooded.memory.peak, settled].map((megabytes) => megabytes.toFixed(0)).join(', '),
+      burst.mostInFlight,
+      (burst.maxMs / 1000).toFixed(1),
+      [idle, burst.memory.peak, settled].map((megabytes) => megabytes.toFixed(0)).join(', '),
       recoveryMs.toFixed(0),
       after.p99Ms.toFixed(1),
     ]),

@@ -1,20 +1,20 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { request } from 'undici'
-import { startService } from './contenders.js'
+import { startService } from './competitors.js'
 import { median, slope } from './figures.js'
 import { measure, measureSuccess, setDelay } from './measure.js'
 import { memoryMegabytes } from './processes.js'
 
 /**
- * Everybody takes turns, round for round, so that what else the machine does meets all alike. A turn begins with load
- * that is not counted: after eight seconds without any, V8 shrinks the heap and forgets code, and for the next second or
- * two a request costs up to twice as much.
+ * Measures every target in each round, so that other work of the machine affects all of them alike. Each turn begins
+ * with a warm-up: after eight seconds without load, V8 shrinks the heap and discards compiled code. For the next second
+ * or two, a request would cost up to twice as much.
  */
-export async function compare(bench, service, others, { rounds, seconds, warmUpSeconds }) {
+export async function compare(bench, service, competitors, { rounds, seconds, warmUpSeconds }) {
   const entries = [
     { name: 'service, RS256', target: service },
-    ...others.map((target) => ({ name: target.name, target })),
+    ...competitors.map((target) => ({ name: target.name, target })),
     ...['RS256, new tokens', 'ES256', 'ES256, new tokens', 'EdDSA, new tokens'].map((tokens) => ({
       name: `service, ${tokens}`,
       target: service,
@@ -23,7 +23,7 @@ export async function compare(bench, service, others, { rounds, seconds, warmUpS
     { name: 'service, replayed', target: service, plan: { isDistinct: false } },
   ].map((entry) => ({ ...entry, results: [] }))
   for (let round = 1; round <= rounds; round += 1) {
-    bench.say(`round ${round} of ${rounds}`)
+    bench.log(`round ${round} of ${rounds}`)
     for (const { target, plan, results } of entries) {
       await measureSuccess(bench, target, { ...plan, seconds: warmUpSeconds })
       results.push(await measureSuccess(bench, target, { ...plan, seconds }))
@@ -33,10 +33,10 @@ export async function compare(bench, service, others, { rounds, seconds, warmUpS
 }
 
 /**
- * What the service adds to the latency of a slow upstream at a moderate rate that is steady: the turns are long, because
- * who has rested for eight seconds is tidied up by V8 in the seconds after, with pauses of 15 ms.
+ * Measures the latency that the service adds to that of the baseline, with a slow upstream and a steady, moderate rate.
+ * The turns are long: a process that was idle for eight seconds has pauses of 15 ms in the seconds after.
  */
-export async function addLatency(bench, service, floor, { rounds, seconds, warmUpSeconds }) {
+export async function measureAddedLatency(bench, service, baseline, { rounds, seconds, warmUpSeconds }) {
   const plan = { shape: 'open', ratePerSecond: 200, connections: 200 }
   const measureWarm = async (target) => {
     await measureSuccess(bench, target, { ...plan, seconds: warmUpSeconds })
@@ -45,22 +45,22 @@ export async function addLatency(bench, service, floor, { rounds, seconds, warmU
   const added = { p50Ms: [], p99Ms: [] }
   await setDelay(bench, 80)
   for (let round = 1; round <= rounds; round += 1) {
-    const atFloor = await measureWarm(floor)
-    const atService = await measureWarm(service)
-    for (const name of ['p50Ms', 'p99Ms']) added[name].push(atService[name] - atFloor[name])
+    const ofBaseline = await measureWarm(baseline)
+    const ofService = await measureWarm(service)
+    for (const name of ['p50Ms', 'p99Ms']) added[name].push(ofService[name] - ofBaseline[name])
   }
   await setDelay(bench, 0)
   return added
 }
 
-/** 5,000 requests at once on an upstream that takes 2 s. */
-export async function flood(bench, env) {
-  const service = await startService(bench, { name: 'service-flooded', env })
+/** 5,000 requests at once, with an upstream that takes 2 s. */
+export async function measureBurst(bench, env) {
+  const service = await startService(bench, { name: 'service-burst', env })
   await firstSuccess(bench, service)
   await measureSuccess(bench, service, { seconds: 2 })
   const idle = memoryMegabytes(service.pid).resident
   await setDelay(bench, 2000)
-  const flooded = await measure(bench, service, {
+  const burst = await measure(bench, service, {
     shape: 'burst',
     requests: 5000,
     connections: 5000,
@@ -75,11 +75,11 @@ export async function flood(bench, env) {
   await delay(5000)
   const settled = memoryMegabytes(service.pid).resident
   await service.stop()
-  return { idle, flooded, recoveryMs, after, settled }
+  return { idle, burst, recoveryMs, after, settled }
 }
 
-/** From the start of the process to the first token. */
-export async function startUp(bench, rounds) {
+/** The time from the start of the process to its first token. */
+export async function measureStartup(bench, rounds) {
   const milliseconds = []
   for (let round = 1; round <= rounds; round += 1) {
     const begin = performance.now()
@@ -91,11 +91,11 @@ export async function startUp(bench, rounds) {
   return milliseconds
 }
 
-/** Memory at rest, under load, and whether it goes on growing. */
-export async function remember(bench, { restSeconds, memorySeconds: seconds }) {
-  const service = await startService(bench, { name: 'service-remembering' })
+/** Memory when idle and under load, and its growth. */
+export async function measureMemory(bench, { idleSeconds, memorySeconds: seconds }) {
+  const service = await startService(bench, { name: 'service-memory' })
   await firstSuccess(bench, service)
-  await delay(restSeconds * 1000)
+  await delay(idleSeconds * 1000)
   const idle = memoryMegabytes(service.pid).resident
   const samples = []
   const timer = setInterval(
@@ -107,17 +107,17 @@ export async function remember(bench, { restSeconds, memorySeconds: seconds }) {
   await delay(5000)
   const after = memoryMegabytes(service.pid)
   await service.stop()
-  // The first half is for the heap and the stores to fill.
-  const later = samples.slice(samples.length / 2)
+  // The heap and the stores fill in the first half.
+  const secondHalf = samples.slice(samples.length / 2)
   return {
     idle,
-    restSeconds,
+    idleSeconds,
     seconds,
     requests,
-    loaded: median(later.map(([, megabytes]) => megabytes)),
+    loaded: median(secondHalf.map(([, megabytes]) => megabytes)),
     peak: after.peak,
     after: after.resident,
-    growthPerMinute: slope(later),
+    growthPerMinute: slope(secondHalf),
   }
 }
 
@@ -129,7 +129,7 @@ async function firstSuccess({ callers }, { origin, logFile }) {
       const { statusCode, body } = await request(`${origin}/onboarding/kyb-token`, {
         method: 'POST',
         headers: { authorization: `Bearer ${token}` },
-        // Or the connection would count among those that the service takes.
+        // Without it, the connection would stay open and count towards the service's connection limit.
         reset: true,
       })
       await body.dump()

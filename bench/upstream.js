@@ -1,4 +1,4 @@
-// Stands in for iDenfy and for the identity provider's keys: node upstream.js PORT JWKS_FILE
+// Simulates iDenfy and the key set of the identity provider: node upstream.js PORT JWKS_FILE
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 
@@ -28,18 +28,18 @@ function createToken(body) {
   })
 }
 
-function answerPost(body, response) {
+function respondToPost(body, response) {
   calls += 1
   inFlight += 1
   mostInFlight = Math.max(mostInFlight, inFlight)
   const text = createToken(body)
-  const answer = () => {
+  const respond = () => {
     inFlight -= 1
     response.writeHead(201, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) })
     response.end(text)
   }
-  if (delayMs === 0) answer()
-  else setTimeout(answer, delayMs)
+  if (delayMs === 0) respond()
+  else setTimeout(respond, delayMs)
 }
 
 createServer((request, response) => {
@@ -50,8 +50,8 @@ createServer((request, response) => {
     body += chunk
   })
   request.on('end', () => {
-    // At any path: not every proxy can write one that ends with a slash.
-    if (method === 'POST') return answerPost(body, response)
+    // At any path, because some proxies cannot forward to a path that ends with a slash.
+    if (method === 'POST') return respondToPost(body, response)
     if (method === 'PUT') delayMs = JSON.parse(body).delayMs
     if (url === '/jwks.json') return response.end(jwks)
     response.end(JSON.stringify({ calls, mostInFlight }))

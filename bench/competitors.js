@@ -8,10 +8,10 @@ const apiSecret = 'bench-secret'
 const authorization = `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')}`
 const nginx = '/usr/sbin/nginx'
 const measured = { isMeasured: true }
-/** The image's; the last word has who measures. */
+/** The Node options of the production image. `nodeOptions` can override them. */
 const imageOptions = ['--max-semi-space-size=16']
 
-/** The service as its image runs it, with everything on and its limits out of the way. */
+/** Starts the service as its image runs it, with all features on and with limits that it never reaches. */
 export async function startService(
   { directory, upstream },
   { name = 'service', env = {}, nodeOptions = [], entry = 'bundle/server.js' } = {},
@@ -19,7 +19,7 @@ export async function startService(
   const port = await freePort()
   const managementPort = await freePort()
   const policyFile = join(directory, 'policy.json')
-  // Callers vary the lifetime, so that not all but the first request are answered from memory.
+  // Callers vary the lifetime. Otherwise the service would replay its first response to each caller.
   writeFileSync(policyFile, JSON.stringify({ callerMaySet: { locale: true, lifetime: true } }))
   const child = start(name, [process.execPath, ...imageOptions, ...nodeOptions, entry], {
     ...measured,
@@ -44,28 +44,28 @@ export async function startService(
   return { ...child, origin: `http://127.0.0.1:${port}` }
 }
 
-/** What the service is compared with; each answers, at the service's path, with what the upstream does. */
-export async function startOthers({ directory, upstream, callers }) {
+/** Starts the programs that the service is compared with. Each forwards the service's path to the upstream. */
+export async function startCompetitors({ directory, upstream, callers }) {
   const pemFile = join(directory, 'rsa.pem')
   writeFileSync(pemFile, callers.rsaPem)
   const scripts = {
-    floor: [authorization],
+    baseline: [authorization],
     'http-proxy': [authorization],
     express: [apiKey, apiSecret, pemFile, issuer, audience],
   }
-  const others = []
+  const competitors = []
   for (const [name, args] of Object.entries(scripts)) {
     const port = await freePort()
-    const command = [process.execPath, `bench/contenders/${name}.js`, String(port), upstream, ...args]
+    const command = [process.execPath, `bench/competitors/${name}.js`, String(port), upstream, ...args]
     const env = { NODE_ENV: 'production' }
-    others.push({
+    competitors.push({
       ...start(name, command, { ...measured, directory, env }),
       origin: `http://127.0.0.1:${port}`,
     })
   }
-  if (existsSync(nginx)) others.push(await startNginx(directory, upstream))
-  for (const other of others) await listening(other, other.origin)
-  return others
+  if (existsSync(nginx)) competitors.push(await startNginx(directory, upstream))
+  for (const competitor of competitors) await listening(competitor, competitor.origin)
+  return competitors
 }
 
 async function startNginx(directory, upstream) {

@@ -1,4 +1,5 @@
-// The usual integration, without logs, limits or metrics. node express.js PORT UPSTREAM KEY SECRET PEM_FILE ISSUER AUDIENCE
+// The usual integration with Express, without logs, limits or metrics.
+// node express.js PORT UPSTREAM KEY SECRET PEM_FILE ISSUER AUDIENCE
 import { readFileSync } from 'node:fs'
 import axios from 'axios'
 import express from 'express'

@@ -1,4 +1,4 @@
-// The least that a proxy in Node does: nothing is checked. node floor.js PORT UPSTREAM AUTHORIZATION
+// The least work that a proxy in Node can do, without any checks: node baseline.js PORT UPSTREAM AUTHORIZATION
 import { createServer } from 'node:http'
 import { Pool } from 'undici'
 

@@ -1,4 +1,4 @@
-// A proxy off the shelf that injects the credentials: nothing is checked. node http-proxy.js PORT UPSTREAM AUTHORIZATION
+// A proxy made with a library. It adds the credentials and checks nothing: node http-proxy.js PORT UPSTREAM AUTHORIZATION
 import httpProxy from '@fastify/http-proxy'
 import Fastify from 'fastify'
 
