@@ -1,5 +1,5 @@
 import t from 'tap'
-import { buildDemo } from '../../sandbox/demo.js'
+import { buildDemo } from '../../sandbox/demo-server.js'
 import { send } from '../helper.js'
 
 const settings = {
