@@ -209,6 +209,7 @@ function run(script: string, args: readonly string[], cwd: string, env: NodeJS.P
     cwd,
     env: { ...process.env, NODE_OPTIONS: '', ...env },
     encoding: 'utf8',
+    timeout: 60_000,
   })
   return { status, output: stdout + stderr }
 }

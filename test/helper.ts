@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, type Server } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { request } from 'undici'
@@ -15,6 +15,7 @@ import { createLogger } from '../src/observability/logger.js'
 import { detailTexts, type ProblemCode, type ProblemDetail, problems } from '../src/problems/catalog.js'
 import type { FieldFault } from '../src/problems/problem.js'
 import type { Limits } from '../src/server-options.js'
+import { refuseStaleBuild } from './stale-build.js'
 
 export const issuer = 'https://idp.example'
 export const audience = 'onboarding'
@@ -117,14 +118,18 @@ export async function startPeers(
       KYB_REPLAY_SECONDS: '0',
     },
     setFault: async (fault: object) => {
-      await request(`${idenfyUrl}/_sandbox/faults`, { method: 'PUT', ...jsonBody(fault) })
+      const { status, text } = await send(`${idenfyUrl}/_sandbox/faults`, {
+        method: 'PUT',
+        ...jsonBody(fault),
+      })
+      if (status !== 200) throw new Error(`The simulator refuses the fault: ${text}`)
     },
     /** All that reached the simulator, without credentials. */
-    received: async (): Promise<unknown> => (await request(`${idenfyUrl}/_sandbox/requests`)).body.json(),
+    received: async (): Promise<unknown> => (await send(`${idenfyUrl}/_sandbox/requests`)).json,
     /** The bodies of the POSTs that reached the simulator. */
     arrived: async (): Promise<Record<string, unknown>[]> => {
-      const { body } = await request(`${idenfyUrl}/_sandbox/requests`)
-      return ((await body.json()) as { body: Record<string, unknown> }[]).map((entry) => entry.body)
+      const { json } = await send(`${idenfyUrl}/_sandbox/requests`)
+      return json.map((entry: { body: Record<string, unknown> }) => entry.body)
     },
     /** A valid access token of user u-1 of company acme, but for what is overridden. */
     token: async (
@@ -212,14 +217,61 @@ export const credentialFiles = (directory: string) => ({
   IDENFY_API_SECRET_FILE: `${directory}/secret`,
 })
 
-/** Resolves when something has come true, after as many turns of the event loop as that takes. */
-export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await setImmediate()
+/** How long a test waits for something that takes a moment when all is well. */
+const waitMs = 30_000
+/** For responses and processes: on a busy machine they take longer. Tap ends a file after 120 s. */
+const longWaitMs = 60_000
+const expired = Symbol('expired')
+
+/**
+ * Settles as the promise does.
+ *
+ * @throws an error that says what the test waited for, if it takes longer than `milliseconds`
+ */
+export async function inTime<T>(
+  promise: PromiseLike<T>,
+  what: string | (() => string),
+  milliseconds = waitMs,
+): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const end = new Promise<typeof expired>((resolve) => {
+    timer = setTimeout(resolve, milliseconds, expired).unref()
+  })
+  try {
+    const result = await Promise.race([promise, end])
+    if (result !== expired) return result
+  } finally {
+    clearTimeout(timer)
+  }
+  const text = typeof what === 'string' ? what : what()
+  throw new Error(`timed out after ${milliseconds / 1000} s waiting for: ${text}`)
+}
+
+/**
+ * Resolves when the condition is true. Checks it at each turn of the event loop.
+ *
+ * @throws an error that says what the test waited for, if it takes longer than `milliseconds`
+ */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  milliseconds = waitMs,
+): Promise<void> {
+  let isOver = false
+  const check = async () => {
+    while (!isOver && !(await condition())) await setImmediate()
+  }
+  try {
+    await inTime(check(), what, milliseconds)
+  } finally {
+    isOver = true
+  }
 }
 
 /** Lets a bare server listen on a free port until the test ends. */
 export async function listen(t: Test, server: Server, host = '127.0.0.1'): Promise<number> {
-  await new Promise<void>((resolve) => server.listen(0, host, resolve))
+  server.listen(0, host)
+  await inTime(once(server, 'listening'), `a server to listen on ${host}`)
   t.teardown(() => server.close())
   return (server.address() as AddressInfo).port
 }
@@ -229,13 +281,13 @@ export async function freePort(t: Test): Promise<number> {
   const server = createServer()
   const port = await listen(t, server)
   server.close()
-  await once(server, 'close')
+  await inTime(once(server, 'close'), `the server on port ${port} to close`)
   return port
 }
 
-/** The answers in what a connection has received; interim ones (1xx) are left out. */
+/** The responses in what a connection has received, without interim ones (1xx). */
 export function parseResponses(raw: string): HttpResponse[] {
-  const answers: HttpResponse[] = []
+  const responses: HttpResponse[] = []
   for (let rest = raw; rest !== ''; ) {
     const headEnd = rest.indexOf('\r\n\r\n')
     const [statusLine = '', ...fields] = rest.slice(0, headEnd).split('\r\n')
@@ -250,18 +302,24 @@ export function parseResponses(raw: string): HttpResponse[] {
     rest = rest.slice(headEnd + 4 + length)
     const status = Number(statusLine.split(' ')[1])
     if (status >= 400) errorBodies.push(text)
-    if (status >= 200) answers.push({ status, headers, text, json: text && JSON.parse(text) })
+    if (status >= 200) responses.push({ status, headers, text, json: text && JSON.parse(text) })
   }
-  return answers
+  return responses
 }
 
-/** A process of the built service; its output is guarded like the log of {@link build}. */
+/**
+ * A Node process, with its output guarded like the log of {@link build}.
+ *
+ * @throws an error if it would run built code that is older than its sources
+ */
 export function spawnNode(
   t: Test,
   args: readonly string[],
   env: Readonly<Record<string, string>>,
   secrets = new Secrets(),
 ) {
+  const built = args.find((arg) => /^(dist|dist-sandbox|bundle)\//.test(arg))
+  if (built !== undefined) refuseStaleBuild(built)
   const child = spawn(process.execPath, args, {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -269,28 +327,35 @@ export function spawnNode(
   const output = { stdout: '', stderr: '' }
   child.stdout.setEncoding('utf8').on('data', (text) => (output.stdout += text))
   child.stderr.setEncoding('utf8').on('data', (text) => (output.stderr += text))
-  const exited = once(child, 'close').then(([code]): number | null => code)
+  const ended = once(child, 'close').then(([code]): number | null => code)
+  const command = args.join(' ').slice(0, 200)
+  /** The end of what it has printed. */
+  const lastOutput = () => `the last output: ${(output.stdout + output.stderr).slice(-2000) || 'none'}`
+  /** The exit code, once all output is there. */
+  const exited = () => inTime(ended, () => `the process to end: ${command}; ${lastOutput()}`, longWaitMs)
   t.teardown(() => {
     child.kill('SIGKILL')
-    return exited
+    return exited()
   })
   secrets.guard(t, () => output.stdout + output.stderr)
 
   return {
     child,
     output,
-    /** The exit code, once all output is there. */
     exited,
     /** Resolves with the match as soon as stdout has one. */
     async waitFor(pattern: RegExp): Promise<RegExpExecArray> {
-      for (;;) {
-        const match = pattern.exec(output.stdout)
-        if (match) return match
-        await Promise.race([
-          once(child.stdout, 'data'),
-          exited.then((code) => Promise.reject(new Error(`exited with ${code}: ${output.stderr}`))),
-        ])
+      const find = async (): Promise<RegExpExecArray> => {
+        for (;;) {
+          const match = pattern.exec(output.stdout)
+          if (match) return match
+          const end = ended.then((code) => {
+            throw new Error(`exited with ${code} without output that matches ${pattern}; ${lastOutput()}`)
+          })
+          await Promise.race([once(child.stdout, 'data'), end])
+        }
       }
+      return inTime(find(), () => `output that matches ${pattern}; ${lastOutput()}`, longWaitMs)
     },
   }
 }
@@ -304,20 +369,48 @@ export async function addressesOf(server: ReturnType<typeof spawnNode>) {
 }
 
 export async function send(url: string, options?: Parameters<typeof request>[1]): Promise<HttpResponse> {
-  const { statusCode, headers, body } = await request(url, options)
-  const text = await body.text()
-  const isJson = text !== '' && /json/.test(String(headers['content-type']))
-  if (statusCode >= 400) errorBodies.push(text)
-  return { status: statusCode, headers, text, json: isJson ? JSON.parse(text) : undefined }
+  const controller = new AbortController()
+  const exchange = async () => {
+    const { statusCode, headers, body } = await request(url, { ...options, signal: controller.signal })
+    return { statusCode, headers, text: await body.text() }
+  }
+  try {
+    const what = `a response to ${options?.method ?? 'GET'} ${url}`
+    const { statusCode, headers, text } = await inTime(exchange(), what, longWaitMs)
+    const isJson = text !== '' && /json/.test(String(headers['content-type']))
+    if (statusCode >= 400) errorBodies.push(text)
+    return { status: statusCode, headers, text, json: isJson ? JSON.parse(text) : undefined }
+  } finally {
+    controller.abort()
+  }
 }
 
 /** A bare TCP connection to a port. */
-export function openSocket(url: string): { socket: Socket; received: Promise<string> } {
+export function openSocket(url: string) {
   const socket = connect(Number(new URL(url).port), new URL(url).hostname)
   const chunks: Buffer[] = []
-  socket.on('data', (chunk) => chunks.push(chunk))
-  const received = once(socket, 'close').then(() => Buffer.concat(chunks).toString())
-  return { socket, received }
+  let failure: Error | undefined
+  socket
+    .on('data', (chunk) => chunks.push(chunk))
+    .on('error', (error) => {
+      failure = error
+    })
+  const end = new Promise<void>((resolve) => socket.once('close', () => resolve()))
+  /** All that was received, once the connection has ended in any way. */
+  const closed = async (): Promise<string> => {
+    await inTime(end, `the connection to ${url} to close`)
+    return Buffer.concat(chunks).toString()
+  }
+  return {
+    socket,
+    closed,
+    /** All that was received, once the connection has ended without an error. */
+    async received(): Promise<string> {
+      const text = await closed()
+      if (failure) throw failure
+      return text
+    },
+  }
 }
 
 const { paths, components } = JSON.parse(readFileSync('openapi.json', 'utf8'))
@@ -333,24 +426,24 @@ const severalCauses = new Set<ProblemCode>([
   'rate-limited',
 ])
 
-/** That an answer is the problem of this code, in full and in form, and nothing else. */
+/** Checks that a response is the problem of this code, complete and in its form, and nothing else. */
 export function matchProblem(
   t: Test,
-  answer: HttpResponse,
+  response: HttpResponse,
   code: ProblemCode,
   extra: { errors?: FieldFault[]; outcome?: string; detail?: ProblemDetail; companyIds?: string[] } = {},
 ): void {
   const { status, title, retryable } = problems[code]
-  t.equal(answer.status, status, `${code} is a ${status}`)
-  t.match(answer.headers['content-type'], /^application\/problem\+json/)
-  t.equal(answer.headers['cache-control'], 'no-store')
+  t.equal(response.status, status, `${code} is a ${status}`)
+  t.match(response.headers['content-type'], /^application\/problem\+json/)
+  t.equal(response.headers['cache-control'], 'no-store')
   const { content, headers } = documented[status] ?? {}
   t.ok(content?.['application/problem+json']?.examples?.[code], `openapi.json has ${code}`)
   for (const name of Object.keys(documentedFields)) {
-    if (answer.headers[name.toLowerCase()] !== undefined)
+    if (response.headers[name.toLowerCase()] !== undefined)
       t.ok(headers?.[name], `openapi.json has ${name} at ${status}`)
   }
-  const { requestId, detail, ...rest } = answer.json
+  const { requestId, detail, ...rest } = response.json
   t.match(requestId, /^[0-9a-f-]{36}$/)
   const { detail: expectedDetail, ...members } = extra
   t.strictSame(rest, { type: `/problems/${code}`, title, status, code, retryable, ...members })

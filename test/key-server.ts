@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { createServer, type IncomingHttpHeaders, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
+import { inTime } from './helper.js'
 
 /** The key endpoint of an identity provider, which a test can change, break and stop. */
 export async function startKeyServer(t: Test, ...keys: unknown[]) {
@@ -21,12 +22,12 @@ export async function startKeyServer(t: Test, ...keys: unknown[]) {
   })
   const start = async (port: number) => {
     server.listen(port, '127.0.0.1')
-    await once(server, 'listening')
+    await inTime(once(server, 'listening'), 'the key server to listen')
   }
   const stop = async () => {
     server.closeAllConnections()
     server.close()
-    await once(server, 'close')
+    await inTime(once(server, 'close'), 'the key server to close')
   }
   await start(0)
   t.teardown(() => server.listening && stop())

@@ -97,7 +97,7 @@ t.test('LOG-01 a process gives no secret away, whatever happens to it', async (t
   ]) {
     const { socket, received } = openSocket(url)
     socket.write(bytes)
-    answers.push(await received)
+    answers.push(await received())
   }
   for (let i = 0; i < 20; i++) keep(await post({ headers: { 'idempotency-key': String(i) } }))
   t.equal(JSON.parse(answers.at(-1) ?? '').code, 'rate-limited')
@@ -105,7 +105,7 @@ t.test('LOG-01 a process gives no secret away, whatever happens to it', async (t
   const { text: metrics } = await send(`${managementUrl}/metrics`)
   t.match(metrics, 'authentication_failures_total')
   server.child.kill('SIGTERM')
-  t.equal(await server.exited, 0)
+  t.equal(await server.exited(), 0)
   t.ok(server.output.stdout.split('\n').length > faults.length + 10)
   for (const [place, text] of Object.entries({ ...server.output, metrics, answers: answers.join('\n') })) {
     t.strictSame(secrets.foundIn(text), [], place)

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Redis } from 'ioredis'
+import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 import { certificate, created, httpAnswer, startFaultServer } from './fault-server.js'
@@ -12,6 +12,7 @@ import {
   audience,
   credentialFiles,
   freePort,
+  inTime,
   issuer,
   type Overrides,
   openSocket,
@@ -29,7 +30,8 @@ import {
   promtool,
   rulesFile,
 } from './prometheus.js'
-import { needsRedis, startRedis } from './redis-server.js'
+import { connectRedis, needsRedis, startRedis } from './redis-server.js'
+import { refuseStaleBuild } from './stale-build.js'
 
 const { groups } = parse(readFileSync(rulesFile, 'utf8')) as {
   groups: { rules: { alert?: string }[] }[]
@@ -346,7 +348,8 @@ scenario('a bug', async (t) => {
 const showWithFiles = async (t: Test) => {
   const dir = t.testdir({ policy: '{}', key: apiKey, secret: apiSecret })
   const service = await show(t, { env: { ...credentialFiles(dir), KYB_POLICY_FILE: join(dir, 'policy') } })
-  const metricsHave = (line: string) => until(async () => (await service.metrics()).includes(`${line}\n`))
+  const metricsHave = (line: string) =>
+    until(async () => (await service.metrics()).includes(`${line}\n`), `the metric ${line}`)
   return { ...service, file: join(dir, 'policy'), keyFile: join(dir, 'key'), metricsHave }
 }
 
@@ -406,7 +409,11 @@ scenario(
   async (t) => {
     const redis = await startRedis(t)
     const service = await show(t, { env: redis.env })
-    const isUp = (up: number) => until(async () => (await service.metrics()).includes(`redis_up ${up}\n`))
+    const isUp = (up: number) =>
+      until(
+        async () => (await service.metrics()).includes(`redis_up ${up}\n`),
+        `the metric redis_up to be ${up}`,
+      )
     await isUp(1)
     await service.wait(5)
     await redis.stop()
@@ -428,12 +435,13 @@ scenario(
   'a Redis that refuses what the service needs',
   async (t) => {
     const { env } = await startRedis(t)
-    const admin = new Redis(env.REDIS_URL)
-    t.teardown(() => admin.disconnect())
-    await admin.call('ACL', 'SETUSER', 'default', '-eval', '-evalsha')
+    await connectRedis(t, env.REDIS_URL).call('ACL', 'SETUSER', 'default', '-eval', '-evalsha')
     const service = await show(t, { env })
     await service.mintFor(1)
-    await until(async () => (await service.metrics()).includes('redis_up 0\n'))
+    await until(
+      async () => (await service.metrics()).includes('redis_up 0\n'),
+      'the service to notice that Redis refuses its commands',
+    )
     await service.wait(2)
     await service.firing('RedisUnavailable')
     return service
@@ -454,17 +462,19 @@ scenario('more requests at once than an instance can take', async (t) => {
 scenario('more connections than allowed', async (t) => {
   const service = await show(t, { limits: { connections: 2 } })
   const first = openSocket(service.url)
-  await until(async () => (await connectionsOf(service)) === 1)
+  await until(async () => (await connectionsOf(service)) === 1, 'the server to accept the connection')
   await service.nearMiss('ConnectionsDropped')
   const others = [openSocket(service.url), openSocket(service.url), openSocket(service.url)]
-  await until(async () => /http_connections_dropped_total [1-9]/.test(await service.metrics()))
+  await until(
+    async () => /http_connections_dropped_total [1-9]/.test(await service.metrics()),
+    'the server to drop a connection',
+  )
   for (const { socket } of [first, ...others]) socket.destroy()
   await service.firing('ConnectionsDropped')
   return service
 })
 
-const connectionsOf = ({ app }: Shown) =>
-  new Promise<number>((resolve) => app.server.getConnections((_error, count) => resolve(count)))
+const connectionsOf = ({ app }: Shown) => promisify(app.server.getConnections.bind(app.server))()
 
 scenario('two or three requests take longer than two seconds', async (t) => {
   const service = await show(t)
@@ -482,6 +492,7 @@ scenario('a full disk, and file descriptors that run out', async (t) => {
   const { environment, token } = await startPeers(t)
   const [port, managementPort] = [await freePort(t), await freePort(t)]
   const fill = `import{closeSync as c,openSync as o}from"node:fs";process.on("SIGWINCH",()=>{c(1);o("/dev/full","w")})`
+  refuseStaleBuild('dist/server.js')
   const command = `ulimit -n 400; exec node --import 'data:text/javascript,${fill}' dist/server.js >/dev/null`
   const server = spawn('/bin/sh', ['-c', command], {
     env: { ...process.env, ...environment, PORT: String(port), MANAGEMENT_PORT: String(managementPort) },
@@ -490,7 +501,7 @@ scenario('a full disk, and file descriptors that run out', async (t) => {
   const exited = once(server, 'exit')
   t.teardown(() => {
     server.kill('SIGKILL')
-    return exited
+    return inTime(exited, 'the process to end')
   })
   const url = `http://127.0.0.1:${port}`
   const managementUrl = `http://127.0.0.1:${managementPort}`
@@ -499,7 +510,7 @@ scenario('a full disk, and file descriptors that run out', async (t) => {
       ({ status }) => status === 200,
       () => false,
     )
-  await until(isUp)
+  await until(isUp, 'the server to be ready', 60_000)
   const metrics = async () => (await send(`${managementUrl}/metrics`)).text
   const prometheus = createPrometheus()
   prometheus.add('a', metrics)
@@ -514,10 +525,16 @@ scenario('a full disk, and file descriptors that run out', async (t) => {
   server.kill('SIGWINCH')
   await mint(undefined, 0)
   // Long before the first line is lost.
-  await until(async () => /^log_output_failing 1$/m.test(await metrics()))
+  await until(
+    async () => /^log_output_failing 1$/m.test(await metrics()),
+    'the metric to report that the log cannot be written',
+  )
   await firing('LogLinesLost')
   const sockets = Array.from({ length: 290 }, () => openSocket(url).socket)
-  await until(async () => Number(/^process_open_fds (\d+)$/m.exec(await metrics())?.[1]) > 330)
+  await until(
+    async () => Number(/^process_open_fds (\d+)$/m.exec(await metrics())?.[1]) > 330,
+    'the open sockets to count in process_open_fds',
+  )
   await prometheus.wait(2)
   await firing('LogLinesLost', 'FileDescriptorsRunOut')
   for (const socket of sockets) socket.destroy()

@@ -142,10 +142,12 @@ export async function observe(t: Test, overrides: Overrides = {}, everySeconds =
 }
 
 export async function promtool(...args: string[]): Promise<{ failed: boolean; output: string }> {
+  const timeout = 100_000
   return new Promise((resolve) =>
-    execFile('promtool', args, (error, stdout, stderr) =>
-      resolve({ failed: error !== null, output: stdout + stderr }),
-    ),
+    execFile('promtool', args, { timeout }, (error, stdout, stderr) => {
+      const end = error?.killed ? `\npromtool did not end within ${timeout / 1000} s` : ''
+      resolve({ failed: error !== null, output: stdout + stderr + end })
+    }),
   )
 }
 

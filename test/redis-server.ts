@@ -1,7 +1,8 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
+import { Redis, type RedisOptions } from 'ioredis'
 import type { Test } from 'tap'
-import { freePort } from './helper.js'
+import { freePort, inTime, until } from './helper.js'
 
 const isInstalled = spawnSync('redis-server', ['--version']).status === 0
 
@@ -16,7 +17,7 @@ export const needsRedis =
 
 export const stateKey = Buffer.alloc(32, 'k').toString('base64')
 
-/** A Redis of one's own on a free port, without files. Of each setting the last counts. */
+/** A Redis of its own on a free port, without files. Of each setting the last counts. */
 export async function startRedis(
   t: Test,
   settings: (port: string) => readonly string[] = () => [],
@@ -32,13 +33,18 @@ export async function startRedis(
     child.stdout.setEncoding('utf8').on('data', (text) => {
       output += text
     })
-    while (!/Ready to accept connections|Sentinel ID is/.test(output)) await once(child.stdout, 'data')
+    const isStarted = async () => {
+      if (child.exitCode !== null) throw new Error(`redis-server ended: ${output}`)
+      return /Ready to accept connections|Sentinel ID is/.test(output)
+    }
+    await until(isStarted, 'redis-server to accept connections')
     return child
   }
   let child = await start()
   const stop = async () => {
     child.kill('SIGKILL')
-    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
+    if (child.exitCode === null && child.signalCode === null)
+      await inTime(once(child, 'exit'), 'redis-server to end')
   }
   t.teardown(stop)
   return {
@@ -52,4 +58,12 @@ export async function startRedis(
     freeze: () => child.kill('SIGSTOP'),
     thaw: () => child.kill('SIGCONT'),
   }
+}
+
+/** A client that looks into Redis. Its commands fail if they take too long. */
+export function connectRedis(t: Test, url: string, options: RedisOptions = {}): Redis {
+  const client = new Redis(url, { commandTimeout: 30_000, ...options })
+  client.on('error', () => {})
+  t.teardown(() => client.disconnect())
+  return client
 }

@@ -31,7 +31,7 @@ const doesItsJob = (file: string, env?: Record<string, string>) => async (t: Tes
   await server.waitFor(/"outcome":"unauthenticated"/)
 
   server.child.kill('SIGTERM')
-  t.equal(await server.exited, 0)
+  t.equal(await server.exited(), 0)
   t.equal(server.output.stderr, '')
   const lines = server.output.stdout
     .trim()
@@ -70,10 +70,10 @@ t.test('SIGTERM waits for what is in flight', async (t) => {
     method: 'POST',
     headers: { authorization: `Bearer ${await server.token()}` },
   })
-  while ((await server.arrived()).length === 0);
+  await until(async () => (await server.arrived()).length === 1, 'the POST to reach iDenfy')
   server.child.kill('SIGTERM')
   t.equal((await minted).status, 201)
-  t.equal(await server.exited, 0)
+  t.equal(await server.exited(), 0)
 })
 
 t.test('connections without a request do not hold up the end', async (t) => {
@@ -95,9 +95,9 @@ t.test('connections without a request do not hold up the end', async (t) => {
   t.equal((await send(`${server.managementUrl}/livez`)).status, 200)
   const startedAt = performance.now()
   server.child.kill('SIGTERM')
-  t.equal(await server.exited, 0)
+  t.equal(await server.exited(), 0)
   t.ok(performance.now() - startedAt < 2000, 'long before the limit of 25 s')
-  const [nothing, half, body] = await Promise.all(connections.map(({ received }) => received))
+  const [nothing, half, body] = await Promise.all(connections.map(({ received }) => received()))
   t.strictSame([nothing, half], ['', ''])
   t.match(body, /^HTTP\/1\.1 503 /, 'a request that has begun is sent elsewhere')
 })
@@ -121,7 +121,7 @@ t.test('a failure of nothing is fatal, too', async (t) => {
   const trap = 'data:text/javascript,process.on("SIGCONT",()=>{Promise.reject()})'
   const server = await start(t, ['--import', trap, entry])
   server.child.kill('SIGCONT')
-  t.equal(await server.exited, 1)
+  t.equal(await server.exited(), 1)
   t.match(server.output.stdout, /"level":"fatal",.*"msg":"shutting down"/)
 })
 
@@ -133,10 +133,13 @@ t.test(
     const mint = () => send(`${server.url}/onboarding/kyb-token`, { method: 'POST', headers })
     t.equal((await mint()).headers.connection, 'keep-alive')
     server.child.kill('SIGTERM')
-    await until(async () => (await send(`${server.managementUrl}/readyz`)).status === 503)
+    await until(
+      async () => (await send(`${server.managementUrl}/readyz`)).status === 503,
+      'the readiness check to return 503',
+    )
     const { status, headers: fields } = await mint()
     t.strictSame([status, fields.connection], [201, 'close'])
-    t.equal(await server.exited, 0)
+    t.equal(await server.exited(), 0)
   },
 )
 
@@ -145,7 +148,7 @@ t.test('LIFE-46 what does not end in time is ended', async (t) => {
   const neverCloses = 'data:text/javascript,import h from "node:http";h.Server.prototype.close=()=>{}'
   const server = await start(t, ['--import', neverCloses, entry], env)
   server.child.kill('SIGTERM')
-  t.equal(await server.exited, 1)
+  t.equal(await server.exited(), 1)
   t.match(server.output.stdout, /"level":"error",.*killed by timeout/)
 })
 
@@ -154,14 +157,14 @@ t.test('LIFE-47 a second signal ends it at once', async (t) => {
   server.child.kill('SIGTERM')
   await server.waitFor(/shutting down/)
   server.child.kill('SIGTERM')
-  t.equal(await server.exited, 1)
+  t.equal(await server.exited(), 1)
 })
 
 t.test('a signal while it is being loaded is not lost', async (t) => {
   const trap = `data:text/javascript,const {once} = process; process.once = function (name, ...rest) {
     once.call(this, name, ...rest); if (name === 'SIGINT') process.emit('SIGTERM'); return this }`
   const { exited, output } = spawnNode(t, ['--import', trap, entry], anyPort)
-  t.equal(await exited, 0)
+  t.equal(await exited(), 0)
   t.strictSame(output, { stdout: '', stderr: '' })
 })
 
@@ -169,7 +172,7 @@ t.test('an error that nobody caught ends the process, told without what it quote
   const trap = 'data:text/javascript,process.on("SIGUSR2",()=>{throw new Error("can"+"ary")})'
   const server = await start(t, ['--import', trap, entry])
   server.child.kill('SIGUSR2')
-  t.equal(await server.exited, 1)
+  t.equal(await server.exited(), 1)
   t.match(server.output.stdout, /"level":"fatal",.*"msg":"shutting down"/)
   t.notMatch(server.output.stdout + server.output.stderr, 'canary')
 })
@@ -180,7 +183,7 @@ t.test('a wrong configuration lists all its faults by name and ends the process'
     AUTH_ALGORITHMS: 'HS256',
     AUTH_ISSUER: '',
   })
-  t.equal(await exited, 1)
+  t.equal(await exited(), 1)
   const { level, msg, faults, ...rest } = JSON.parse(output.stdout)
   t.strictSame([level, msg, Object.keys(rest)], ['fatal', 'cannot start', ['time']])
   t.strictSame(
@@ -210,7 +213,7 @@ t.test('a file system that hangs does not keep the process from ending', async (
   execFileSync('mkfifo', [policy])
   await server.waitFor(/the file system hangs/)
   server.child.kill('SIGTERM')
-  t.equal(await server.exited, null)
+  t.equal(await server.exited(), null)
   t.equal(server.child.signalCode, 'SIGKILL')
   t.match(server.output.stdout, /"msg":"shutting down"/)
 })
@@ -222,6 +225,6 @@ t.test('libraries do not print what they send', async (t) => {
   }
   const server = await start(t, [entry], { DEBUG: '*', ...redis })
   server.child.kill('SIGTERM')
-  t.equal(await server.exited, 0)
+  t.equal(await server.exited(), 0)
   t.notMatch(server.output.stdout + server.output.stderr, 'ioredis')
 })

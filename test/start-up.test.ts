@@ -37,7 +37,7 @@ t.test('what cannot be listened on is named', async (t) => {
       ...anyPort,
       ...variables,
     })
-    t.equal(await exited, 1)
+    t.equal(await exited(), 1)
     t.match(output.stderr, fault)
     t.strictSame(jsonLines(output.stdout).at(-1)?.faults, [fault])
   }
@@ -54,7 +54,7 @@ t.test('an unexpected error at start is told without what it quotes', async (t) 
       ...peers.environment,
       ...anyPort,
     })
-    t.equal(await exited, 1)
+    t.equal(await exited(), 1)
     t.match(jsonLines(output.stdout).at(-1)?.faults, ['unexpected TypeError', /^ +at /])
     t.notMatch(output.stdout + output.stderr, 'canary')
   }
@@ -63,7 +63,7 @@ t.test('an unexpected error at start is told without what it quotes', async (t) 
 t.test('a stderr that cannot be written loses neither the line on stdout nor the exit code', async (t) => {
   const fill = 'import{closeSync as c,openSync as o}from"node:fs";c(2);o("/dev/full","w")'
   const { exited, output } = spawnNode(t, ['--import', `data:text/javascript,${fill}`, entry], { PORT: 'x' })
-  t.equal(await exited, 1)
+  t.equal(await exited(), 1)
   t.match(jsonLines(output.stdout).at(-1), { level: 'fatal', msg: 'cannot start' })
 })
 
@@ -79,7 +79,7 @@ t.test('--check-config tells the settings, without a connection and without secr
     [bundle, uncounted],
   ] as const) {
     const { exited, output } = spawnNode(t, [file, '--check-config'], { ...counting, ...env }, peers.secrets)
-    t.equal(await exited, 0)
+    t.equal(await exited(), 0)
     t.equal(output.stderr, '')
     t.notMatch(output.stdout, 'canary')
     t.match(JSON.parse(output.stdout), {
@@ -96,13 +96,13 @@ t.test('--check-config tells the settings, without a connection and without secr
 
   for (const args of [['--check-config', 'canary'], ['--canary=canary']]) {
     const { exited, output } = spawnNode(t, [entry, ...args], env)
-    t.equal(await exited, 1)
+    t.equal(await exited(), 1)
     t.strictSame(JSON.parse(output.stdout).faults, [
       'There is an unknown argument. The only one is --check-config',
     ])
   }
   const { exited, output } = spawnNode(t, [entry, '--check-config'], { ...env, AUTH_REQUIRED_SCOPES: 'a' })
-  t.equal(await exited, 1)
+  t.equal(await exited(), 1)
   t.match(JSON.parse(output.stdout), {
     faults: ['AUTH_REQUIRED_SCOPES is not known; did you mean AUTH_REQUIRED_SCOPE?'],
   })
@@ -126,7 +126,7 @@ t.test('what libraries print is JSON too', async (t) => {
   server.child.kill('SIGWINCH')
   await server.waitFor(/three/)
   server.child.kill('SIGTERM')
-  t.equal(await server.exited, 0)
+  t.equal(await server.exited(), 0)
   t.equal(server.output.stderr, '')
   t.notMatch(server.output.stdout, 'canary')
   t.match(
@@ -149,7 +149,7 @@ t.test('signals: four end it in order, two do nothing', async (t) => {
     for (const ignored of ['SIGUSR1', 'SIGUSR2', 'SIGPIPE'] as const) server.child.kill(ignored)
     t.equal((await send(`${server.managementUrl}/livez`)).status, 200)
     server.child.kill(signal)
-    t.equal(await server.exited, 0, signal)
+    t.equal(await server.exited(), 0, signal)
     t.equal(server.output.stderr, '', 'no inspector')
     t.match(jsonLines(server.output.stdout).at(-1), { signal, msg: 'shutting down' })
   }

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
-import { build, type HttpResponse, matchProblem, openSocket, parseResponses } from '../helper.js'
+import { build, type HttpResponse, inTime, matchProblem, openSocket, parseResponses } from '../helper.js'
 
 const path = '/onboarding/kyb-token'
 
@@ -11,7 +11,7 @@ async function start(t: Test) {
   const exchange = async (lines: string[], body = ''): Promise<HttpResponse[]> => {
     const { socket, received } = openSocket(service.url)
     socket.write(`${lines.join('\r\n')}\r\n\r\n${body}`, 'latin1')
-    return parseResponses(await received)
+    return parseResponses(await received())
   }
   const good = [`POST ${path} HTTP/1.1`, 'Host: a', `Authorization: Bearer ${token}`, 'Connection: close']
   return { ...service, token, exchange, good }
@@ -175,7 +175,7 @@ t.test('HTTP-031 CONNECT gets nothing', async (t) => {
   const { url } = await start(t)
   const { socket, received } = openSocket(url)
   socket.write('CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n')
-  t.equal(await received, '')
+  t.equal(await received(), '')
 })
 
 t.test('bodies', async (t) => {
@@ -256,12 +256,12 @@ t.test('what comes slowly is cut off', async (t) => {
   await t.test('HTTP-023 headers', async (t) => {
     const { socket, received } = openSocket(service.url)
     socket.write(`POST ${path} HTTP/1.1\r\nHost: a\r\n`)
-    const [answer] = parseResponses(await received)
+    const [answer] = parseResponses(await received())
     matchProblem(t, answer as HttpResponse, 'request-timeout')
   })
   await t.test('HTTP-025 nothing at all', async (t) => {
     const { received } = openSocket(service.url)
-    const [answer] = parseResponses(await received)
+    const [answer] = parseResponses(await received())
     t.equal(answer?.status ?? 408, 408)
   })
   await t.test('a body', async (t) => {
@@ -270,8 +270,8 @@ t.test('what comes slowly is cut off', async (t) => {
     socket.write(
       `POST ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{`,
     )
-    await begun
-    const [answer] = parseResponses(await received)
+    await inTime(begun, 'the request to arrive')
+    const [answer] = parseResponses(await received())
     matchProblem(t, answer as HttpResponse, 'request-timeout')
   })
   t.equal((await service.arrived()).length, 1)
@@ -281,11 +281,11 @@ t.test('what comes slowly is cut off', async (t) => {
 t.test('connections over the cap are not served, and counted', async (t) => {
   const service = await build(t, { limits: { connections: 1 } })
   const first = openSocket(service.url)
-  await once(service.app.server, 'connection')
-  t.equal(await openSocket(service.url).received, '')
+  await inTime(once(service.app.server, 'connection'), 'the server to accept the connection')
+  t.equal(await openSocket(service.url).received(), '')
   t.match(await service.metrics(), /^http_connections_dropped_total 1$/m)
   first.socket.destroy()
-  await first.received
+  await first.received()
 })
 
 t.test('API7-1, API8-1 absolute forms, and what the server says of itself', async (t) => {

@@ -4,7 +4,7 @@ import { createRequire } from 'node:module'
 import { type BrowserContextOptions, chromium, type Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { problemCodes } from '../../sandbox/demo/messages.js'
-import { listen, send, spawnNode } from '../helper.js'
+import { inTime, listen, send, spawnNode } from '../helper.js'
 
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
 const shots = '.screenshots'
@@ -379,7 +379,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
       /** Resolves when the page has had the time to handle the response. */
       release: async () => {
         release()
-        await ended
+        await inTime(ended, 'the page to get the held response')
         await page.evaluate(`fetch('/settings.json').then((response) => response.text())`)
       },
     }
@@ -408,7 +408,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
         await page.getByLabel(way).check()
         const held = await hold(page, isServiceUrl)
         await start(page).click()
-        await held.arrived
+        await inTime(held.arrived, 'the held response')
         await page.getByRole('button', { name: 'Sign out' }).click()
         await signIn(page, 'Ben Okafor')
         t.equal(await start(page).getAttribute('aria-disabled'), 'false', 'the button is free')
@@ -433,7 +433,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
       const before = created()
       const held = await hold(page, isServiceUrl, options)
       await start(page).click()
-      await held.arrived
+      await inTime(held.arrived, 'the held response')
       await page.getByRole('button', { name: 'Sign out' }).click()
       await signIn(page, 'Ben Okafor')
       t.ok(await page.getByLabel('No fault').isChecked(), 'the fault was not for this user')
@@ -450,7 +450,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     await signIn(page, 'Ada Martin')
     const held = await hold(page, isServiceUrl)
     await start(page).click()
-    await held.arrived
+    await inTime(held.arrived, 'the held response')
     await page.getByRole('button', { name: 'Sign out' }).click()
     await signIn(page, 'Ben Okafor')
     await isAtHome(t, page, 'globex')
@@ -463,7 +463,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     for (const isLost of [false, true]) {
       const held = await hold(page, isIdentityUrl, { isLost })
       await page.getByRole('button', { name: 'Ada Martin' }).click()
-      await held.arrived
+      await inTime(held.arrived, 'the held response')
       await signIn(page, 'Ben Okafor')
       await held.release()
       t.equal(await page.locator('#who-name').textContent(), 'Ben Okafor')
@@ -472,7 +472,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     }
     const held = await hold(page, isIdentityUrl)
     await page.getByLabel('Show a message').selectOption('internal-error')
-    await held.arrived
+    await inTime(held.arrived, 'the held response')
     await signIn(page, 'Ben Okafor')
     await held.release()
     await isAtHome(t, page, 'globex')
@@ -483,7 +483,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     await page.evaluate(`sessionStorage.setItem('left-for-form', 'u-ada')`)
     const held = await hold(page, isIdentityUrl)
     await page.reload()
-    await held.arrived
+    await inTime(held.arrived, 'the held response')
     await signIn(page, 'Ben Okafor')
     await held.release()
     t.equal(await page.locator('#who-name').textContent(), 'Ben Okafor')
@@ -497,7 +497,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
       await page.getByLabel('Slow response').check()
       const held = await hold(page, isIdentityUrl)
       await start(page).click()
-      await held.arrived
+      await inTime(held.arrived, 'the held response')
       await page.getByRole('button', { name: 'Sign out' }).click()
       await signIn(page, 'Ben Okafor')
       await held.release()
@@ -513,7 +513,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
       const keys = keysOf(page)
       const held = await hold(page, isServiceUrl)
       await start(page).click()
-      await held.arrived
+      await inTime(held.arrived, 'the held response')
       await page.getByLabel('Which company?').selectOption('Initech Paper')
       t.equal(await start(page).getAttribute('aria-disabled'), 'false')
       await held.release()
@@ -540,7 +540,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     const held = await hold(page, isFormUrl)
     // The page clicks itself: from outside, nothing can be done until the form has loaded.
     await page.route('**/form-is-loading', async (route) => {
-      await held.arrived
+      await inTime(held.arrived, 'the held response')
       await route.fulfill({ status: 204 })
     })
     await page.evaluate(`addEventListener('beforeunload', async () => {
@@ -565,7 +565,7 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
       await page.getByLabel(fault).check()
       const held = await hold(page, isServiceUrl)
       await start(page).click()
-      await held.arrived
+      await inTime(held.arrived, 'the held response')
       if (fault === 'iDenfy limits our requests') {
         await held.release()
         await page.getByText(/^Try again in \d+ s$/).waitFor()

@@ -2,11 +2,20 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { startFaultServer } from '../fault-server.js'
-import { addressesOf, listen, openSocket, Secrets, send, spawnNode, startPeers, until } from '../helper.js'
-import { startRedis } from '../redis-server.js'
+import {
+  addressesOf,
+  inTime,
+  listen,
+  openSocket,
+  Secrets,
+  send,
+  spawnNode,
+  startPeers,
+  until,
+} from '../helper.js'
+import { connectRedis, startRedis } from '../redis-server.js'
 import { createSickIdenfy, mayOpen, type Post } from './idenfy-outages.js'
 
 const totalMs = Number(process.env.CHAOS_SECONDS ?? 60) * 1000
@@ -195,15 +204,14 @@ t.test('two replicas, one Redis, an egress proxy, a failing iDenfy, a mesh, impa
   async function clickAndReset(attempt: Attempt, token: string, key?: string): Promise<string> {
     requests += 1
     attempt.sentAtMs.push(Date.now())
-    const { socket, received } = openSocket(anyReplica().url)
-    socket.on('error', () => {})
+    const { socket, closed } = openSocket(anyReplica().url)
     const field = key === undefined ? '' : `Idempotency-Key: ${key}\r\n`
     socket.write(
       `POST /onboarding/kyb-token HTTP/1.1\r\nHost: a\r\n${field}Authorization: Bearer ${token}\r\n\r\n`,
     )
     await delay(random() * 400)
     socket.resetAndDestroy()
-    await received.catch(() => {})
+    await closed()
     return 'reset by the client'
   }
 
@@ -237,7 +245,7 @@ t.test('two replicas, one Redis, an egress proxy, a failing iDenfy, a mesh, impa
   proxy.stall(false)
 
   await delay(totalMs * 0.28 - (Date.now() - begin))
-  const admin = new Redis(redis.env.REDIS_URL)
+  const admin = connectRedis(t, redis.env.REDIS_URL)
   await admin.acl('SETUSER', 'default', '-@scripting')
   await delay(totalMs * 0.05)
   await admin.acl('SETUSER', 'default', '+@scripting')
@@ -248,7 +256,10 @@ t.test('two replicas, one Redis, an egress proxy, a failing iDenfy, a mesh, impa
   await redis.stop()
   await delay(totalMs * 0.1)
   await redis.restart()
-  await until(async () => (await Promise.all(replicas.map(isSharing))).every(Boolean))
+  await until(
+    async () => (await Promise.all(replicas.map(isSharing))).every(Boolean),
+    'all replicas to use Redis again',
+  )
   const withoutRedis: Window[] = [{ from: killedAt, to: Date.now() }]
 
   await delay(totalMs * 0.56 - (Date.now() - begin))
@@ -263,7 +274,7 @@ t.test('two replicas, one Redis, an egress proxy, a failing iDenfy, a mesh, impa
   replicas.push(next)
   all.push(next)
   leaving.process.child.kill('SIGTERM')
-  t.equal(await leaving.process.exited, 0, 'SIGTERM ends in exit code 0')
+  t.equal(await leaving.process.exited(), 0, 'SIGTERM ends in exit code 0')
 
   await delay(totalMs * 0.8 - (Date.now() - begin))
   peer.vanish()
@@ -272,7 +283,7 @@ t.test('two replicas, one Redis, an egress proxy, a failing iDenfy, a mesh, impa
 
   await delay(totalMs - (Date.now() - begin))
   clearInterval(timer)
-  await Promise.all(running)
+  await inTime(Promise.all(running), 'the last attempts to end', 90_000)
 
   for (const replica of all) withoutRedis.push(...timesAlone(replica))
   const postsOf = groupBy(idenfy.posts, 'clientId')

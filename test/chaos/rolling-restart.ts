@@ -1,8 +1,7 @@
 import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { freePort, Secrets, send, spawnNode, startPeers } from '../helper.js'
+import { freePort, inTime, Secrets, send, spawnNode, startPeers, until } from '../helper.js'
 
 const rounds = Number(process.env.ROUNDS ?? 10)
 const requestsPerSecond = 50
@@ -21,12 +20,15 @@ async function startBalancer(t: Test, env: Record<string, string>) {
   child.stdout.setEncoding('utf8').on('data', (text) => {
     output += text
   })
-  const says = async (pattern: RegExp, times: number) => {
-    while ((output.match(pattern)?.length ?? 0) < times) await once(child.stdout, 'data')
-  }
   return {
-    /** Resolves when a replica has come up for the nth time. */
-    cameUp: (name: string, times: number) => says(new RegExp(`Server replicas/${name} is UP`, 'g'), times),
+    /** Resolves when HAProxy has reported a replica as up for the nth time. */
+    cameUp: (name: string, times: number) => {
+      const pattern = new RegExp(`Server replicas/${name} is UP`, 'g')
+      return until(
+        () => (output.match(pattern)?.length ?? 0) >= times,
+        `HAProxy to report ${name} as up, ${times} time(s) in all`,
+      )
+    },
   }
 }
 
@@ -52,11 +54,13 @@ t.test(`LIFE-49 ${rounds} rolling restarts of two replicas behind HAProxy lose n
       },
       new Secrets(),
     )
-    for (;;) {
-      const answer = await send(`http://127.0.0.1:${managementPort}/readyz`).catch(() => undefined)
-      if (answer?.status === 200) return replica
-      await delay(20)
+    const isReady = async () => {
+      const response = await send(`http://127.0.0.1:${managementPort}/readyz`).catch(() => undefined)
+      if (response?.status !== 200) await delay(20)
+      return response?.status === 200
     }
+    await until(isReady, 'the replica to be ready', 60_000)
+    return replica
   }
   const replicas = new Map<string, Awaited<ReturnType<typeof start>>>()
   for (const place of places) replicas.set(place.name, await start(place))
@@ -72,7 +76,12 @@ t.test(`LIFE-49 ${rounds} rolling restarts of two replicas behind HAProxy lose n
     ),
   })
   const url = `http://127.0.0.1:${port}/onboarding/kyb-token`
-  while ((await send(url, { method: 'POST' }).catch(() => undefined))?.status !== 401) await delay(50)
+  const isRouted = async () => {
+    const response = await send(url, { method: 'POST' }).catch(() => undefined)
+    if (response?.status !== 401) await delay(50)
+    return response?.status === 401
+  }
+  await until(isRouted, 'a response of the service through HAProxy')
 
   await peers.setFault({ delayMs: 100 })
   const iat = Math.floor(Date.now() / 1000)
@@ -93,13 +102,13 @@ t.test(`LIFE-49 ${rounds} rolling restarts of two replicas behind HAProxy lose n
     for (const place of places) {
       const replica = replicas.get(place.name)
       replica?.child.kill('SIGTERM')
-      t.equal(await replica?.exited, 0, `round ${round}, ${place.name} ends with code 0`)
+      t.equal(await replica?.exited(), 0, `round ${round}, ${place.name} ends with code 0`)
       replicas.set(place.name, await start(place))
       await balancer.cameUp(place.name, round)
     }
   }
   clearInterval(timer)
-  await Promise.all(running)
+  await inTime(Promise.all(running), 'the last requests to end', 90_000)
   t.comment(
     `${rounds} rounds, ${requests} requests: ${[...answers].map((pair) => pair.join(' × ')).join(', ')}`,
   )

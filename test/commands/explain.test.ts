@@ -19,7 +19,7 @@ async function start(t: Test, env: Record<string, string> = {}) {
       { ...service.environment, KYB_POLICY_FILE, ...env },
       new Secrets(),
     )
-    const code = await exited
+    const code = await exited()
     return { code, stderr: output.stderr, ...(output.stdout && { json: JSON.parse(output.stdout) }) }
   }
   return { service, explain }
@@ -92,6 +92,6 @@ t.test('what cannot be explained', async (t) => {
     t.match(stderr, /Usage: node dist\/commands\/explain\.js --company ID/)
   }
   const { exited, output } = spawnNode(t, ['dist/commands/explain.js', '--company', 'a', '--user', 'u'], {})
-  t.equal(await exited, 2)
+  t.equal(await exited(), 2)
   t.match(output.stderr, /AUTH_ISSUER is required/)
 })

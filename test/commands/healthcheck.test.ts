@@ -5,7 +5,7 @@ t.test('the health check asks the management listener of this configuration', as
   const service = await build(t)
   const { port } = new URL(service.managementUrl)
   const check = (env: Record<string, string>) =>
-    spawnNode(t, ['dist/commands/healthcheck.js'], { ...service.environment, ...env }).exited
+    spawnNode(t, ['dist/commands/healthcheck.js'], { ...service.environment, ...env }).exited()
 
   // The first fetch of the signing keys may still be under way.
   await service.mint()
@@ -19,8 +19,10 @@ t.test('not ready is not healthy', async (t) => {
   const service = await build(t, { env: { AUTH_JWKS_URL: 'http://127.0.0.1:1/jwks' } })
   const { port } = new URL(service.managementUrl)
   t.equal(
-    await spawnNode(t, ['dist/commands/healthcheck.js'], { ...service.environment, MANAGEMENT_PORT: port })
-      .exited,
+    await spawnNode(t, ['dist/commands/healthcheck.js'], {
+      ...service.environment,
+      MANAGEMENT_PORT: port,
+    }).exited(),
     1,
   )
 })
@@ -38,6 +40,6 @@ t.test('a configuration that would not start again does not make a running insta
     AUTH_CANARY: 'canary',
   }
   const { exited, output } = spawnNode(t, ['dist/commands/healthcheck.js'], broken)
-  t.equal(await exited, 0)
+  t.equal(await exited(), 0)
   t.strictSame(output, { stdout: '', stderr: '' })
 })

@@ -600,7 +600,7 @@ t.test('neither output of the process has a value that could be secret', async (
     CORS_ORIGINS: canary,
     AUTH_TOKEN: canary,
   })
-  t.equal(await exited, 1)
+  t.equal(await exited(), 1)
   const { faults } = JSON.parse(output.stdout)
   t.equal(faults.length, 12)
   t.notMatch(output.stdout + output.stderr, canary)

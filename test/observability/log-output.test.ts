@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
-import { addressesOf, send, spawnNode, startPeers, until } from '../helper.js'
+import { addressesOf, inTime, send, spawnNode, startPeers, until } from '../helper.js'
 
 const entry = 'dist/server.js'
 const requestsAtOnce = 50
@@ -40,7 +40,7 @@ async function mintUntilDropped({ mintSome, dropped }: Server): Promise<void> {
   await until(async () => {
     await mintSome()
     return (await dropped()) > 0
-  })
+  }, 'the service to drop log lines')
 }
 
 t.test('LOG-08 who does not read holds up nobody, and what he misses is counted', async (t) => {
@@ -51,7 +51,7 @@ t.test('LOG-08 who does not read holds up nobody, and what he misses is counted'
   const dropped = await server.dropped()
   server.child.stdout.resume()
   server.child.kill('SIGTERM')
-  t.equal(await server.exited, 0)
+  t.equal(await server.exited(), 0)
   const lines = server.output.stdout.trim().split('\n')
   const messages = lines.map((line) => JSON.parse(line).msg)
   t.equal(
@@ -68,10 +68,13 @@ t.test('a full disk holds up nobody', async (t) => {
   t.equal(await server.failing(), 0)
   server.child.kill('SIGWINCH')
   await server.mintSome()
-  await until(async () => (await server.failing()) === 1)
+  await until(
+    async () => (await server.failing()) === 1,
+    'the metric to report that the log cannot be written',
+  )
   await mintUntilDropped(server)
   server.child.kill('SIGTERM')
-  t.equal(await server.exited, 0)
+  t.equal(await server.exited(), 0)
   t.equal(server.output.stderr, '')
 })
 
@@ -81,7 +84,7 @@ t.test('LIFE-48 who stops reading for good holds up nobody', async (t) => {
   await server.mintSome()
   await server.mintSome()
   server.child.kill('SIGTERM')
-  t.equal(await server.exited, 0)
+  t.equal(await server.exited(), 0)
   t.equal(server.output.stderr, '')
 })
 
@@ -92,7 +95,7 @@ t.test('LOG-08 who never reads does not keep the process from ending', async (t)
   const signalledAt = performance.now()
   server.child.kill('SIGTERM')
   // Not `exited`: that waits for the rest of the output.
-  const [code] = await once(server.child, 'exit')
+  const [code] = await inTime(once(server.child, 'exit'), 'the process to end')
   t.equal(code, 0)
   t.ok(performance.now() - signalledAt < 5000, 'about a second after the last request')
   server.child.stdout.resume()
@@ -103,9 +106,9 @@ t.test('a second signal ends a process whose output nobody reads', async (t) => 
   server.child.stdout.pause()
   await mintUntilDropped(server)
   server.child.kill('SIGTERM')
-  await until(async () => (await server.readiness()) === 503)
+  await until(async () => (await server.readiness()) === 503, 'the readiness check to return 503')
   server.child.kill('SIGTERM')
-  const [code] = await once(server.child, 'exit')
+  const [code] = await inTime(once(server.child, 'exit'), 'the process to end')
   t.equal(code, 1)
   server.child.stdout.resume()
 })

@@ -123,9 +123,9 @@ t.test('those who hang up are counted', async (t) => {
       signal: controller.signal,
     }),
   )
-  await until(async () => (await service.arrived()).length === 1)
+  await until(async () => (await service.arrived()).length === 1, 'the POST to reach iDenfy')
   controller.abort()
   await hungUp
-  await until(() => service.log('client-closed').length === 1)
+  await until(() => service.log('client-closed').length === 1, 'the access line of the aborted request')
   t.match(await service.metrics(), 'http_requests_total{outcome="client-closed"} 1\n')
 })

@@ -332,7 +332,7 @@ t.test('a service that closes during a fetch does not wait for it, and reports n
   const provider = await startKeyServer(t)
   provider.respond = () => {}
   const service = await build(t, { env: { AUTH_JWKS_URL: provider.url } })
-  await until(() => provider.fetches.length === 1)
+  await until(() => provider.fetches.length === 1, 'the service to fetch the signing keys')
   const startedAt = performance.now()
   await service.app.close()
   t.ok(performance.now() - startedAt < 1000)

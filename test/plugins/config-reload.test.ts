@@ -78,6 +78,7 @@ for (const [way, setUp] of Object.entries(ways)) {
     replace({ key, secret, identity: 'j'.repeat(32), policy: policyOf(7200) })
     await until(
       async () => (await service.metrics()).match(/reloads_total\{.*outcome="taken"\} 1/g)?.length === 3,
+      'the service to load the three replaced files',
     )
 
     t.equal((await service.mint()).status, 201)
@@ -93,6 +94,7 @@ for (const [way, setUp] of Object.entries(ways)) {
       await until(
         async () =>
           (await service.metrics()).match(/reloads_total\{.*outcome="refused"\} [1-9]/g)?.length === 3,
+        'the service to refuse the three unusable files',
       )
       t.equal((await service.mint()).status, 201)
       t.equal(
@@ -118,12 +120,16 @@ for (const [way, setUp] of Object.entries(ways)) {
 
     await t.test('and by what can be used again', async (t) => {
       replace({ key, secret, identity: 'k'.repeat(32), policy: policyOf(600) })
-      await until(async () =>
-        /reloads_total\{what="policy",outcome="taken"\} 2/.test(await service.metrics()),
+      await until(
+        async () => /reloads_total\{what="policy",outcome="taken"\} 2/.test(await service.metrics()),
+        'the service to load the usable policy',
       )
       await service.mint()
       t.equal(idenfy.arrivals.at(-1)?.body.lifetime, 600)
-      await until(async () => !/^reload_failing\{.*\} 1$/m.test(await service.metrics()))
+      await until(
+        async () => !/^reload_failing\{.*\} 1$/m.test(await service.metrics()),
+        'no file to be reported as unusable',
+      )
     })
   })
 }
@@ -151,7 +157,7 @@ t.test('LIFE-27 key and secret are used as a pair, never one of them alone', asy
   await until(async () => {
     await service.mint()
     return pairs.has(basic(key, secret))
-  })
+  }, 'a POST with the new key and secret')
   t.strictSame([...pairs], [basic(apiKey, apiSecret), basic(key, secret)])
 })
 
@@ -171,7 +177,7 @@ t.test('the key of the state in Redis is rotated', needsRedis, async (t) => {
     const before = /reloads_total\{what="state-key",outcome="taken"\} (\d+)/
     const count = async () => Number(before.exec(await first.metrics())?.[1] ?? 0)
     const old = await count()
-    await until(async () => (await count()) > old)
+    await until(async () => (await count()) > old, 'the service to load the new state key')
   }
   const mintAs = async (service: typeof first, sub: string) =>
     (await service.mint({ token: await service.token({ sub }) })).json.tokenString
@@ -200,7 +206,10 @@ t.test('a file system that hangs stops nothing, and is reported', async (t) => {
   rmSync(policy)
   // Opening it waits for a writer, like a read from a server that is gone.
   execFileSync('mkfifo', [policy])
-  await until(async () => /^reload_failing\{what="policy"\} 1$/m.test(await service.metrics()))
+  await until(
+    async () => /^reload_failing\{what="policy"\} 1$/m.test(await service.metrics()),
+    'the metric to report that the policy cannot be read',
+  )
   t.equal(service.app.isReadingHung(), true)
   t.match(
     service.log().filter(({ msg }) => String(msg).includes('hangs')),
@@ -214,9 +223,13 @@ t.test('a file system that hangs stops nothing, and is reported', async (t) => {
     writeFileSync(policy, policyOf(900))
     rmSync(policy)
     writeFileSync(policy, policyOf(900))
-    await until(async () => /^reload_failing\{what="policy"\} 0$/m.test(await service.metrics()))
-    await until(async () =>
-      /^reloads_total\{what="policy",outcome="taken"\} 1$/m.test(await service.metrics()),
+    await until(
+      async () => /^reload_failing\{what="policy"\} 0$/m.test(await service.metrics()),
+      'the metric to report that the policy can be read',
+    )
+    await until(
+      async () => /^reloads_total\{what="policy",outcome="taken"\} 1$/m.test(await service.metrics()),
+      'the service to load the new policy',
     )
     t.equal((await service.mint({ body: {} })).status, 201)
     t.equal(idenfy.arrivals.at(-1)?.body.lifetime, 900)

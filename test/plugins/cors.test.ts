@@ -135,7 +135,7 @@ t.test('a page can read what the HTTP parser refuses', async (t) => {
   for (const [code, bytes] of rows) {
     const { socket, received } = openSocket(service.url)
     socket.write(bytes)
-    const [answer] = parseResponses(await received) as [HttpResponse]
+    const [answer] = parseResponses(await received()) as [HttpResponse]
     matchProblem(t, answer, code)
     t.match(answer.headers, {
       'access-control-allow-origin': origin,
@@ -148,7 +148,7 @@ t.test('a page can read what the HTTP parser refuses', async (t) => {
   }
   const stranger = openSocket(service.url)
   stranger.socket.write(`${head}Origin: https://evil.example\r\nX: a\0b\r\n\r\n`)
-  const [answer] = parseResponses(await stranger.received) as [HttpResponse]
+  const [answer] = parseResponses(await stranger.received()) as [HttpResponse]
   t.equal(answer.headers['access-control-allow-origin'], undefined)
 })
 

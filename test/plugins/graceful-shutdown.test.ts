@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import t from 'tap'
-import { build, type HttpResponse, matchProblem, openSocket, send } from '../helper.js'
+import { build, type HttpResponse, inTime, matchProblem, openSocket, send } from '../helper.js'
 
 t.test('a server that closes sends new requests elsewhere', async (t) => {
   const late: { mint?: HttpResponse; ready?: HttpResponse; live?: HttpResponse } = {}
@@ -15,7 +15,7 @@ t.test('a server that closes sends new requests elsewhere', async (t) => {
     },
   })
   t.equal((await send(`${service.managementUrl}/readyz`)).status, 200)
-  await service.app.close()
+  await inTime(service.app.close(), 'the service to close')
 
   matchProblem(t, late.mint as HttpResponse, 'draining')
   t.equal(late.mint?.headers['retry-after'], '1')
@@ -38,10 +38,11 @@ t.test('what is in flight is finished', async (t) => {
       'Content-Length: 2\r\n\r\n',
     ].join('\r\n'),
   )
-  await begun
+  await inTime(begun, 'the request to arrive')
   const closed = service.app.close()
   socket.write('{}')
-  t.match(await received, /^HTTP\/1\.1 201 /)
-  t.match(await received, /\r\nconnection: close\r\n/)
-  await closed
+  const response = await received()
+  t.match(response, /^HTTP\/1\.1 201 /)
+  t.match(response, /\r\nconnection: close\r\n/)
+  await inTime(closed, 'the service to close')
 })

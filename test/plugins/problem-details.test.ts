@@ -2,7 +2,15 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import t from 'tap'
 import { detailTexts, type ProblemDetail } from '../../src/problems/catalog.js'
-import { build, type HttpResponse, matchProblem, openSocket, parseResponses, send } from '../helper.js'
+import {
+  build,
+  type HttpResponse,
+  inTime,
+  matchProblem,
+  openSocket,
+  parseResponses,
+  send,
+} from '../helper.js'
 
 const path = '/onboarding/kyb-token'
 
@@ -51,7 +59,7 @@ t.test('what the HTTP parser refuses', async (t) => {
   const exchange = (bytes: string) => {
     const { socket, received } = openSocket(service.url)
     socket.write(bytes)
-    return received
+    return received()
   }
   const host = 'Host: a\r\n'
   const cases: [string, string, Parameters<typeof matchProblem>[2]][] = [
@@ -75,20 +83,22 @@ t.test('what the HTTP parser refuses', async (t) => {
   // Node raises this one by a timer; the event is the same.
   await t.test('a request that takes too long', async (t) => {
     const { received } = openSocket(service.url)
-    const [socket] = (await once(service.app.server, 'connection')) as [Socket]
+    const connected = once(service.app.server, 'connection')
+    const [socket] = (await inTime(connected, 'the server to accept the connection')) as [Socket]
     const timeout = Object.assign(new Error('Request timeout'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' })
     service.app.server.emit('clientError', timeout, socket)
-    const [answer] = parseResponses(await received) as [HttpResponse]
+    const [answer] = parseResponses(await received()) as [HttpResponse]
     matchProblem(t, answer, 'request-timeout')
   })
 
   await t.test('a connection that the client has reset gets no answer', async (t) => {
     const { received } = openSocket(service.url)
-    const [socket] = (await once(service.app.server, 'connection')) as [Socket]
+    const connected = once(service.app.server, 'connection')
+    const [socket] = (await inTime(connected, 'the server to accept the connection')) as [Socket]
     const lines = service.log().length
     service.app.server.emit('clientError', Object.assign(new Error('reset'), { code: 'ECONNRESET' }), socket)
     t.ok(socket.destroyed)
-    t.equal(await received, '')
+    t.equal(await received(), '')
     t.equal(service.log().length, lines)
   })
 
@@ -266,7 +276,7 @@ t.test('a problem with several causes says which it is, to the caller and in the
     const { socket, received } = openSocket(service.url)
     socket.write(bytes)
     if (detail === 'body-length') socket.end()
-    const [answer] = parseResponses(await received)
+    const [answer] = parseResponses(await received())
     if (answer) {
       t.equal(answer.json.detail, detailTexts[detail], detail)
       t.equal(service.log(answer.json.code).at(-1)?.reason, detail)

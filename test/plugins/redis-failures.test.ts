@@ -6,7 +6,7 @@ import { createRedisConnection } from '../../src/services/single-flight/redis-co
 import { redisFailureCauses } from '../../src/services/single-flight/redis-failure.js'
 import { certificate } from '../fault-server.js'
 import { build, freePort, listen, until } from '../helper.js'
-import { needsRedis, startRedis, stateKey } from '../redis-server.js'
+import { connectRedis, needsRedis, startRedis, stateKey } from '../redis-server.js'
 
 type Service = Awaited<ReturnType<typeof build>>
 
@@ -38,7 +38,7 @@ async function expectCause(
     Number(
       new RegExp(`^redis_failures_total{cause="${cause}"} (\\d+)$`, 'm').exec(await service.metrics())?.[1],
     )
-  await until(async () => (await count()) > 1)
+  await until(async () => (await count()) > 1, `two Redis failures of cause ${cause}`)
   const lines = linesOf(service).filter((line) => line.cause === cause)
   t.match(lines, [expected])
   t.equal(lines.length, 1, 'however often it fails')
@@ -48,15 +48,8 @@ async function expectCause(
 }
 
 async function expectRecovery(t: Test, service: Service): Promise<void> {
-  await until(() => isUp(service))
+  await until(() => isUp(service), 'the service to use Redis again')
   t.equal(linesOf(service).at(-1)?.msg, 'Redis available, state is shared')
-}
-
-function admin(t: Test, url: string, options: object = {}): Redis {
-  const client = new Redis(url, options)
-  client.on('error', () => {})
-  t.teardown(() => client.disconnect())
-  return client
 }
 
 /** A server that replies to each command with the same bytes. */
@@ -114,7 +107,7 @@ t.test('the log and the metric name why Redis cannot be used', async (t) => {
     })
     const service = await start(t, url)
     await expectCause(t, service, { cause: 'closed' })
-    await until(() => connections >= 5)
+    await until(() => connections >= 5, 'the fifth connection attempt')
     t.ok(performance.now() - begin > 1_000, 'is tried less and less often')
   })
 
@@ -151,7 +144,7 @@ t.test('a real Redis that refuses', needsRedis, async (t) => {
   t.test('the password, the user, or to be used without', async (t) => {
     const redis = await startRedis(t, () => ['--requirepass', 'right'])
     const { host } = new URL(redis.env.REDIS_URL)
-    const client = admin(t, redis.env.REDIS_URL, { password: 'right' })
+    const client = connectRedis(t, redis.env.REDIS_URL, { password: 'right' })
     const none = await start(t, `redis://${host}`)
     await expectCause(t, none, { cause: 'authentication', code: 'NOAUTH' })
     const stranger = await start(t, `redis://stranger:${password}@${host}`)
@@ -168,13 +161,13 @@ t.test('a real Redis that refuses', needsRedis, async (t) => {
     const redis = await startRedis(t)
     const service = await start(t, redis.env.REDIS_URL.replace('//', `//:${password}@`))
     await expectCause(t, service, { cause: 'authentication', code: 'ERR' })
-    await admin(t, redis.env.REDIS_URL).config('SET', 'requirepass', password)
+    await connectRedis(t, redis.env.REDIS_URL).config('SET', 'requirepass', password)
     await expectRecovery(t, service)
   })
 
   t.test('any of the commands, or some of the keys', async (t) => {
     const redis = await startRedis(t)
-    const client = admin(t, redis.env.REDIS_URL)
+    const client = connectRedis(t, redis.env.REDIS_URL)
     const url = redis.env.REDIS_URL.replace('//', `//limited:${password}@`)
     const used = ['eval', 'evalsha', 'get', 'set', 'incr', 'pexpire', 'pttl']
     const allow = (commands: readonly string[], keys = ['onboarding-bff:*']) =>
@@ -209,7 +202,7 @@ t.test('a real Redis that refuses', needsRedis, async (t) => {
 
   t.test('the database, so that no other one is used', async (t) => {
     const redis = await startRedis(t, () => ['--databases', '4'])
-    const client = admin(t, redis.env.REDIS_URL)
+    const client = connectRedis(t, redis.env.REDIS_URL)
     const beyond = await start(t, `${redis.env.REDIS_URL}/99`)
     await expectCause(t, beyond, { cause: 'database', code: 'ERR' })
     await client.acl('SETUSER', 'limited', 'on', `>${password}`, '~*', '+@all', '-select')
@@ -222,7 +215,10 @@ t.test('a real Redis that refuses', needsRedis, async (t) => {
     t.equal((await service.mint()).status, 201)
     await client.acl('SETUSER', 'limited', '-select')
     await client.call('CLIENT', 'KILL', 'USER', 'limited')
-    await until(async () => linesOf(service).filter(({ cause }) => cause === 'database').length === 2)
+    await until(
+      async () => linesOf(service).filter(({ cause }) => cause === 'database').length === 2,
+      'the second log line about the database',
+    )
     t.equal((await service.mint({ token: await service.token({ sub: 'u-2' }) })).status, 201)
     t.equal(await client.dbsize(), 0, 'also after it connects again')
     await client.select(3)
@@ -240,7 +236,7 @@ t.test('a real Redis that refuses', needsRedis, async (t) => {
       '--cluster-config-file',
       `${port}.conf`,
     ])
-    const client = admin(t, redis.env.REDIS_URL)
+    const client = connectRedis(t, redis.env.REDIS_URL)
     await client.call('CLUSTER', 'ADDSLOTSRANGE', 0, 10_000)
     const service = await start(t, redis.env.REDIS_URL)
     await expectCause(t, service, { cause: 'cluster', code: 'CLUSTERDOWN' })
@@ -250,7 +246,7 @@ t.test('a real Redis that refuses', needsRedis, async (t) => {
 
   t.test('writes, as a replica after a failover', async (t) => {
     const redis = await startRedis(t)
-    const client = admin(t, redis.env.REDIS_URL)
+    const client = connectRedis(t, redis.env.REDIS_URL)
     const service = await start(t, redis.env.REDIS_URL)
     t.equal(await isUp(service), true)
     await client.replicaof('127.0.0.1', await freePort(t))
@@ -299,14 +295,14 @@ t.test('a Redis with TLS', needsRedis, async (t) => {
 
   t.test('nor without TLS', async (t) => {
     const service = await start(t, redis.env.REDIS_URL)
-    await until(() => linesOf(service).length > 0)
+    await until(() => linesOf(service).length > 0, 'the log line about Redis')
     t.match(linesOf(service)[0], { cause: /^(closed|protocol)$/, hint: /rediss:/ })
   })
 
   t.test('nor with TLS where there is none', async (t) => {
     const plain = await startRedis(t)
     const service = await start(t, plain.env.REDIS_URL.replace('redis:', 'rediss:'))
-    await until(() => linesOf(service).length > 0)
+    await until(() => linesOf(service).length > 0, 'the log line about Redis')
     t.match(linesOf(service)[0], { cause: /^(closed|protocol|timeout)$/, hint: /redis:/ })
   })
 
@@ -327,14 +323,14 @@ t.test('a Redis with TLS', needsRedis, async (t) => {
 t.test('redis_up is 0 soon after Redis froze, also without requests', needsRedis, async (t) => {
   const redis = await startRedis(t)
   const service = await start(t, redis.env.REDIS_URL)
-  const client = admin(t, redis.env.REDIS_URL)
+  const client = connectRedis(t, redis.env.REDIS_URL)
   const checks = async () =>
     Number(/cmdstat_incr:calls=(\d+)/.exec(await client.info('commandstats'))?.[1]) / 2
-  await until(async () => (await checks()) > 2)
+  await until(async () => (await checks()) > 2, 'more than two checks of Redis')
   t.equal(await isUp(service), true)
   t.equal(linesOf(service).length, 1)
   redis.freeze()
-  await until(async () => !(await isUp(service)))
+  await until(async () => !(await isUp(service)), 'the service to notice that Redis is frozen')
   t.match(linesOf(service).at(-1), { cause: 'timeout' })
   redis.thaw()
   await expectRecovery(t, service)
@@ -365,7 +361,7 @@ t.test('a Redis that fails as soon as it is used', needsRedis, async (t) => {
       { name: 'RedisUnavailable' },
     )
     const begin = performance.now()
-    await until(() => shared.isUp())
+    await until(() => shared.isUp(), 'the connection to be up again')
     waits.push(performance.now() - begin)
   }
   t.ok(Number(waits[0]) < 1_000)
@@ -375,6 +371,6 @@ t.test('a Redis that fails as soon as it is used', needsRedis, async (t) => {
   await until(async () => {
     await shared.run(() => shared.client.get('key'))
     return changes.length > flaps.length
-  })
+  }, 'Redis to be reported as available')
   t.strictSame(changes, [...flaps, true], 'until it has been stable')
 })

@@ -1,7 +1,7 @@
-import { Redis } from 'ioredis'
+import type { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { build, matchProblem, type Overrides, until } from '../helper.js'
-import { needsRedis, startRedis, stateKey } from '../redis-server.js'
+import { build, inTime, matchProblem, type Overrides, until } from '../helper.js'
+import { connectRedis, needsRedis, startRedis, stateKey } from '../redis-server.js'
 
 type Service = Awaited<ReturnType<typeof build>>
 
@@ -20,8 +20,7 @@ async function start(t: Test, env: Record<string, string | undefined> = {}, seco
   const first = await build(t, { env: { ...redis.env, KYB_REPLAY_SECONDS: undefined, ...env } })
   const peers = { peers: first, env: { ...redis.env, KYB_REPLAY_SECONDS: undefined, ...env, ...second } }
   const replicas = [first, await build(t, peers)] as const
-  const client = new Redis(redis.env.REDIS_URL, { lazyConnect: true, retryStrategy: () => null })
-  t.teardown(() => client.disconnect())
+  const client = connectRedis(t, redis.env.REDIS_URL, { lazyConnect: true, retryStrategy: () => null })
   return {
     redis,
     replicas,
@@ -80,7 +79,7 @@ t.test('two replicas act as one', needsRedis, async (t) => {
     const headers = { 'idempotency-key': 'k' }
     await setFault({ delayMs: 200, times: 1 })
     const flying = replicas[0].mint({ headers })
-    await until(async () => (await keys()).length > 0)
+    await until(async () => (await keys()).length > 0, 'the lease of the first request')
     const busy = await replicas[1].mint({ headers })
     matchProblem(t, busy, 'idempotency-conflict')
     const retryAfter = Number(busy.headers['retry-after'])
@@ -197,7 +196,7 @@ t.test(
     const looks = async () => Number(/cmdstat_get:calls=(\d+)/.exec(await client.info('commandstats'))?.[1])
     const before = await looks()
     const waiting = replicas[1].mint()
-    await until(async () => (await looks()) > before + 1)
+    await until(async () => (await looks()) > before + 1, 'the waiting replica to read the key twice')
     await client.set(key, ended, 'PX', 60_000)
     t.equal(tokenOf(await waiting), tokenOf(first))
     t.equal(await posts(), 1)
@@ -225,7 +224,7 @@ t.test(
       env: { ...replicas[0].environment, ...envOf(client) },
     })
     await client.pexpire(key, 1)
-    await until(async () => (await client.exists(key)) === 0)
+    await until(async () => (await client.exists(key)) === 0, 'the kept outcome to expire')
     t.equal((await third.mint()).status, 201, 'five seconds later it is a new click')
   },
 )
@@ -234,7 +233,7 @@ t.test('a replica whose lease has run out does not disturb the next one', needsR
   const { replicas, client, keys, setFault } = await start(t)
   await setFault({ delayMs: 200 })
   const minting = replicas[0].mint()
-  await until(async () => (await keys()).length > 0)
+  await until(async () => (await keys()).length > 0, 'the lease of the request')
   const [key = ''] = await keys()
   await client.set(key, 'Lanother-replica', 'PX', 10_000)
   t.equal((await minting).status, 201)
@@ -246,10 +245,10 @@ t.test('a replica that closes leaves what it was about to mint to the others', n
   const [leaving, staying] = replicas
   await setFault({ delayMs: 300 })
   const minting = leaving.mint()
-  await until(async () => (await posts()) === 1)
+  await until(async () => (await posts()) === 1, 'the POST to reach iDenfy')
   const closed = leaving.app.close()
   const { json } = await minting
-  await closed
+  await inTime(closed, 'the replica to close')
   t.equal(tokenOf(await staying.mint()), json.tokenString)
   t.equal(await posts(), 1)
 })
@@ -269,11 +268,11 @@ t.test('without Redis each replica goes on by itself', needsRedis, async (t) => 
     for (const locale of ['lt', 'lv']) t.equal((await first.mint({ token, body: { locale } })).status, 201)
     matchProblem(t, await first.mint({ token, body: { locale: 'et' } }), 'rate-limited')
     t.strictSame(await Promise.all(replicas.map(isUp)), [false, false])
-    await until(() => causes(first).length === 2)
+    await until(() => causes(first).length === 2, 'two log lines about Redis')
     t.strictSame(causes(first), ['closed', 'refused'], 'one line for each cause')
 
     await redis.restart()
-    await until(async () => (await isUp(first)) && (await isUp(second)))
+    await until(async () => (await isUp(first)) && (await isUp(second)), 'both replicas to use Redis again')
     t.same(changes(first), ['available', 'unavailable', 'unavailable', 'available'])
     const other = await first.token({ sub: 'u-2' })
     t.equal(tokenOf(await first.mint({ token: other })), tokenOf(await second.mint({ token: other })))
@@ -290,7 +289,7 @@ t.test('without Redis each replica goes on by itself', needsRedis, async (t) => 
     t.ok(performance.now() - begin < 2_000)
     t.strictSame(causes(first), ['timeout'])
     redis.thaw()
-    await until(() => isUp(first))
+    await until(() => isUp(first), 'the replica to use Redis again')
     await setFault({ delayMs: 300 })
     const token = await first.token({ sub: 'u-2' })
     const answers = await Promise.all([first.mint({ token }), second.mint({ token })])
@@ -302,13 +301,16 @@ t.test('without Redis each replica goes on by itself', needsRedis, async (t) => 
     await setFault({ delayMs: 1000 })
     const token = await replicas[0].token()
     const minting = replicas[0].mint({ token })
-    await until(async () => (await keys()).length > 0)
+    await until(async () => (await keys()).length > 0, 'the lease of the first request')
     const waiting = replicas[1].mint({ token })
-    await until(() => replicas[1].app.metrics.registry.metrics().then((text) => /redis_up 1/.test(text)))
+    await until(
+      () => replicas[1].app.metrics.registry.metrics().then((text) => /redis_up 1/.test(text)),
+      'the second replica to use Redis',
+    )
     const reads = async () =>
       Number(/cmdstat_get:calls=(\d+)/.exec(await client.info('commandstats'))?.[1] ?? 0)
     const before = await reads()
-    await until(async () => (await reads()) > before + 1)
+    await until(async () => (await reads()) > before + 1, 'the waiting replica to read the key twice')
     await redis.stop()
     t.equal((await minting).status, 201)
     matchProblem(t, await waiting, 'provider-timeout', { outcome: 'unknown' })
@@ -322,11 +324,11 @@ t.test('without Redis each replica goes on by itself', needsRedis, async (t) => 
     t.equal(await isUp(replicas[0]), false)
     const refusals = async () =>
       Number(/errorstat_OOM:count=(\d+)/.exec(await client.info('errorstats'))?.[1])
-    await until(async () => (await refusals()) > 2)
+    await until(async () => (await refusals()) > 2, 'more than two writes that Redis refuses')
     t.equal(await isUp(replicas[0]), false, 'as long as it does not')
     t.strictSame(causes(replicas[0]), ['out-of-memory'])
     await client.config('SET', 'maxmemory', '0')
-    await until(() => isUp(replicas[0]))
+    await until(() => isUp(replicas[0]), 'the replica to use Redis again')
   })
 
   t.test('when it was never there', async (t) => {

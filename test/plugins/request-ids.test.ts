@@ -18,7 +18,7 @@ t.test('every response has the id under which the log has it', async (t) => {
     await send(`${service.url}/none`),
     await send(`${service.url}/%`),
     await send(`${service.url}/onboarding/kyb-token`, preflight),
-    ...parseResponses(await received),
+    ...parseResponses(await received()),
   ]
   const logged = service.log().filter(({ msg }) => msg === 'request')
   t.equal(answers.length, logged.length)

@@ -196,7 +196,7 @@ for (const { deadline, intervalSeconds } of [
     })
     const startedAt = performance.now()
     const seconds = () => (performance.now() - startedAt) / 1000
-    await until(() => refused > 60)
+    await until(() => refused > 60, '60 refused requests')
     provider.keys = [known.publicJwk, fresh.publicJwk]
     const publishedAt = seconds()
     t.equal((await service.mint({ token })).status, 201)

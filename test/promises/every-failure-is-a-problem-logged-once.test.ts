@@ -5,6 +5,7 @@ import t, { type Test } from 'tap'
 import {
   build,
   type HttpResponse,
+  inTime,
   matchProblem,
   type Overrides,
   openSocket,
@@ -58,7 +59,8 @@ type Service = Awaited<ReturnType<typeof start>>
  */
 async function resetAtStep(service: Service, bytes: string, step: number): Promise<boolean> {
   const { socket, received } = openSocket(service.url)
-  const [peer] = (await once(service.app.server, 'connection')) as [Socket]
+  const connected = once(service.app.server, 'connection')
+  const [peer] = (await inTime(connected, 'the server to accept the connection')) as [Socket]
   const reset = Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET', syscall: 'read' })
   let steps = 0
   const hook = createHook({
@@ -76,10 +78,10 @@ async function resetAtStep(service: Service, bytes: string, step: number): Promi
     peer.once('close', resolve)
   })
   socket.write(bytes)
-  await ended
+  await inTime(ended, `the end of the request that is reset at step ${step}`)
   hook.disable()
   socket.destroy()
-  await received
+  await received()
   return steps >= step
 }
 
@@ -130,7 +132,7 @@ async function exchange(service: Service, bytes: string, isCut = false): Promise
   const { socket, received } = openSocket(service.url)
   socket.write(bytes)
   if (isCut) socket.end()
-  return parseResponses(await received)
+  return parseResponses(await received())
 }
 
 const json = 'Content-Type: application/json'
@@ -139,12 +141,12 @@ const closing = 'Connection: close'
 t.test('pipelined requests of a client that resets the connection each have a line', async (t) => {
   const service = await start(t)
   await service.setFault({ delayMs: 500 })
-  const { socket, received } = openSocket(service.url)
+  const { socket, closed } = openSocket(service.url)
   socket.write(service.head() + service.head(`Idempotency-Key: 1`) + service.head('X-Company-Id: other'))
-  await until(async () => (await service.arrived()).length === 2)
+  await until(async () => (await service.arrived()).length === 2, 'two POSTs to reach iDenfy')
   socket.resetAndDestroy()
-  await received.catch(() => {})
-  await until(() => service.outcomes().length === 3)
+  await closed()
+  await until(() => service.outcomes().length === 3, 'three access lines')
   t.strictSame(service.outcomes(), ['client-closed', 'client-closed', 'client-closed'])
   await service.matchCounts(t)
 })
@@ -211,15 +213,15 @@ t.test('a body that does not arrive ends in one line', async (t) => {
 t.test('failed authentications of clients that do not wait are counted against their address', async (t) => {
   const service = await start(t, { env: { RATE_LIMIT_IP_PER_MINUTE: '30' } })
   for (let index = 0; index < 30; index++) {
-    const { socket, received } = openSocket(service.url)
+    const { socket, closed } = openSocket(service.url)
     const begun = once(service.app.server, 'request')
     socket.write(`POST ${path} HTTP/1.1\r\nHost: a\r\n\r\n`)
-    await begun
+    await inTime(begun, 'the request to arrive')
     socket.resetAndDestroy()
-    await received.catch(() => {})
+    await closed()
   }
   matchProblem(t, await service.mint({ token: 'x' }), 'rate-limited')
-  await until(() => service.outcomes().length === 31)
+  await until(() => service.outcomes().length === 31, '31 access lines')
   await service.matchCounts(t)
 })
 
@@ -244,7 +246,7 @@ t.test('other methods and paths get a problem and one line each', async (t) => {
     const raw = `${line} HTTP/1.1\r\nHost: a\r\n${closing}\r\n${origin}\r\n\r\n`
     const { socket, received } = openSocket(service.url)
     socket.write(raw)
-    const [head = '', body = ''] = (await received).split('\r\n\r\n')
+    const [head = '', body = ''] = (await received()).split('\r\n\r\n')
     t.match(head, new RegExp(`^HTTP/1.1 ${status} `), line)
     t.match(head, /content-type: application\/problem\+json/i, line)
     t.match(head, /x-request-id: [0-9a-f-]{36}/i, line)
@@ -253,7 +255,7 @@ t.test('other methods and paths get a problem and one line each', async (t) => {
     if (allow) t.match(head, new RegExp(`allow: ${allow}`), line)
     if (line.startsWith('HEAD')) t.equal(body, '', line)
     else t.equal(JSON.parse(body).status, status, line)
-    await until(() => service.outcomes().length > lines)
+    await until(() => service.outcomes().length > lines, `the access line of ${line.slice(0, 50)}`)
     t.equal(service.outcomes().length, lines + 1, line)
   }
   await service.matchCounts(t)

@@ -87,7 +87,10 @@ t.test('between two replicas', needsRedis, async (t) => {
     await first.setFault({ delayMs: 500 })
     const token = await first.token({ exp: startedAtMs / 1000 + 7200 })
     const own = first.mint({ token })
-    await until(async () => (await first.arrived()).length === 1)
+    await until(
+      async () => (await first.arrived()).length === 1,
+      'the POST of the first replica to reach iDenfy',
+    )
     t.match((await second.mint({ token })).json, { code: 'provider-bad-response', outcome: 'unknown' })
     t.equal((await own).status, 201)
     t.equal((await first.arrived()).length, 1)

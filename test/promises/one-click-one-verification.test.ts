@@ -227,7 +227,7 @@ t.test('nor when Redis fails in between', needsRedis, async (t) => {
       }
       const { idenfy, redis, first, second } = await startTwo(t, held, { IDENFY_TIMEOUT_MS: '2000' })
       const own = withKey(first)
-      await until(() => idenfy.arrivals.length === 1)
+      await until(() => idenfy.arrivals.length === 1, 'the POST to reach iDenfy')
       redis.freeze()
       const refused = await withKey(second)
       t.match(refused.json, { code: 'state-unavailable' })
@@ -238,7 +238,7 @@ t.test('nor when Redis fails in between', needsRedis, async (t) => {
       await until(async () => {
         later = await withKey(second)
         return !['state-unavailable', 'idempotency-conflict'].includes(later.json.code)
-      })
+      }, 'the second replica to have the result of the first')
       t.equal(later.status, (await own).status, 'the result was written once Redis was back')
       t.equal(idenfy.arrivals.length, 1)
     })
@@ -291,7 +291,7 @@ t.test('nor when the first replica is killed in between', needsRedis, async (t) 
     await t.test(headers['idempotency-key'] ? 'with a key' : 'without one', async (t) => {
       const { idenfy, second, child, post } = await startProcess(t, 1000)
       const lost = t.rejects(post(headers))
-      await until(() => idenfy.arrivals.length === 1)
+      await until(() => idenfy.arrivals.length === 1, 'the POST of the killed replica to reach iDenfy')
       child.kill('SIGKILL')
       await lost
       // As long as the lease lasts the first one may still be at work.
@@ -305,7 +305,7 @@ t.test('nor when the first replica is killed in between', needsRedis, async (t) 
       await until(async () => {
         last = await second.mint({ headers })
         return !['idempotency-conflict', 'provider-timeout'].includes(last.json.code)
-      })
+      }, 'the lease of the killed replica to end')
       t.match(last.json, { code: 'provider-outcome-unknown', outcome: 'unknown', retryable: false })
       t.equal(idenfy.arrivals.length, 1)
     })
@@ -317,9 +317,12 @@ t.test('nor when it is stopped and continued', needsRedis, async (t) => {
     const { idenfy, held, second, child, post } = await startProcess(t, 1000)
     const headers = { 'idempotency-key': 'k' }
     const own = post(headers)
-    await until(() => idenfy.arrivals.length === 1)
+    await until(() => idenfy.arrivals.length === 1, 'the POST to reach iDenfy')
     child.kill('SIGSTOP')
-    await until(async () => (await second.mint({ headers })).json.code === 'provider-outcome-unknown')
+    await until(
+      async () => (await second.mint({ headers })).json.code === 'provider-outcome-unknown',
+      'the lease of the stopped replica to end',
+    )
     child.kill('SIGCONT')
     held[0]?.write(created)
     await own
@@ -349,10 +352,13 @@ t.test('nor when it is stopped and continued', needsRedis, async (t) => {
       method: 'POST',
       headers: { authorization: `Bearer ${token}`, 'idempotency-key': 'k' },
     })
-    await until(() => connected.length === 1)
+    await until(() => connected.length === 1, 'the first replica to connect to iDenfy')
     process.child.kill('SIGSTOP')
     const headers = { 'idempotency-key': 'k' }
-    await until(async () => (await second.mint({ headers })).json.code === 'provider-outcome-unknown')
+    await until(
+      async () => (await second.mint({ headers })).json.code === 'provider-outcome-unknown',
+      'the lease of the stopped replica to end',
+    )
     process.child.kill('SIGCONT')
     t.match((await own).json, { code: 'provider-unavailable', outcome: 'not-created' })
   })
@@ -361,7 +367,18 @@ t.test('nor when it is stopped and continued', needsRedis, async (t) => {
 t.test('what is given up by every client that waits for it is not sent', async (t) => {
   const held: Socket[] = []
   const idenfy = await startFaultServer(t, (socket) => held.push(socket))
-  const service = await build(t, { env: { IDENFY_BASE_URL: idenfy.url, IDENFY_MAX_IN_FLIGHT: '1' } })
+  /** How many requests have passed authentication. Each waits for a POST from then on. */
+  let issued = 0
+  const service = await build(t, {
+    env: { IDENFY_BASE_URL: idenfy.url, IDENFY_MAX_IN_FLIGHT: '1' },
+    prepare: ({ tokenIssuer }) => {
+      const { issue } = tokenIssuer
+      tokenIssuer.issue = (request) => {
+        issued += 1
+        return issue(request)
+      }
+    },
+  })
   service.secrets.add(goodToken.tokenString)
   const inQueue = (count: number) => async () =>
     new RegExp(`^idenfy_waiting ${count}$`, 'm').test(await service.metrics())
@@ -373,29 +390,33 @@ t.test('what is given up by every client that waits for it is not sent', async (
   }
 
   const busy = service.mint()
-  await until(() => held.length === 1)
+  await until(() => held.length === 1, 'the first POST to reach iDenfy')
   const leaving = await postAs('u-2')
-  await until(inQueue(1))
+  await until(inQueue(1), 'one request in the queue')
   leaving.leave()
-  await leaving.received
-  await until(() => service.log('client-closed').length === 1)
+  await leaving.received()
+  await until(() => service.log('client-closed').length === 1, 'the access line of the client that left')
   held[0]?.write(created)
   t.equal((await busy).status, 201)
-  await until(inQueue(0))
+  await until(inQueue(0), 'an empty queue')
 
   await t.test('but one client that stays is enough', async (t) => {
     const busy = service.mint()
-    await until(() => held.length === 2)
+    await until(() => held.length === 2, 'the second POST to reach iDenfy')
     const leaving = await postAs('u-3')
-    await until(inQueue(1))
+    await until(inQueue(1), 'one request in the queue')
+    const before = issued
     const staying = service.mint({ token: await service.token({ sub: 'u-3' }) })
-    await until(() => service.app.server.listening && service.log('client-closed').length === 1)
+    await until(() => issued === before + 1, 'the identical request to wait for the same POST')
     leaving.leave()
-    await leaving.received
-    await until(() => service.log('client-closed').length === 2)
+    await leaving.received()
+    await until(
+      () => service.log('client-closed').length === 2,
+      'the access line of the second client that left',
+    )
     held[1]?.write(created)
     t.equal((await busy).status, 201)
-    await until(() => held.length === 3)
+    await until(() => held.length === 3, 'the third POST to reach iDenfy')
     held[2]?.write(created)
     t.equal((await staying).status, 201)
   })

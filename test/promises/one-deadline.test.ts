@@ -1,9 +1,8 @@
 import { connect, createServer, type Server, type Socket } from 'node:net'
-import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { certificate, created, goodToken, httpAnswer, startFaultServer } from '../fault-server.js'
 import { build, createClock, type HttpResponse, listen, type Overrides, until } from '../helper.js'
-import { needsRedis, startRedis } from '../redis-server.js'
+import { connectRedis, needsRedis, startRedis } from '../redis-server.js'
 
 const deadlineMs = 1_000
 const toleranceMs = 250
@@ -19,7 +18,7 @@ const ticking = setInterval(() => {
 t.teardown(() => clearInterval(ticking))
 
 /** Posts, and checks that the response comes in time, whatever it is. */
-async function inTime(t: Test, post: () => Promise<HttpResponse>): Promise<HttpResponse> {
+async function withinDeadline(t: Test, post: () => Promise<HttpResponse>): Promise<HttpResponse> {
   const begin = performance.now()
   const lateBefore = latenessMs
   const answer = await post()
@@ -62,7 +61,7 @@ t.test('whatever iDenfy does', async (t) => {
           else setTimeout(() => socket.write(created), 300)
         })
         const service = await start(t, { IDENFY_BASE_URL: idenfy.url })
-        const answer = await inTime(t, () => service.mint())
+        const answer = await withinDeadline(t, () => service.mint())
         t.match(answer.json, { code: 'provider-rate-limited', outcome: 'not-created' })
         t.equal(idenfy.arrivals.length, 1, 'a retry that cannot finish is not started')
       })
@@ -148,7 +147,7 @@ t.test('whatever connecting waits for', async (t) => {
     for (const connectMs of ['100', String(deadlineMs)]) {
       await t.test(`${name}, a connect timeout of ${connectMs} ms`, async (t) => {
         const service = await start(t, { ...env, IDENFY_CONNECT_TIMEOUT_MS: connectMs })
-        const answer = await inTime(t, () => service.mint())
+        const answer = await withinDeadline(t, () => service.mint())
         t.match(answer.json, { code: 'provider-unavailable', outcome: 'not-created', retryable: true })
         t.match(await service.metrics(), 'idenfy_in_flight 0\n')
       })
@@ -181,10 +180,10 @@ t.test('an egress proxy that stalls for a while leaves nothing behind', async (t
   const users = await Promise.all(
     Array.from({ length: 60 }, (_, index) => service.token({ sub: `u-${index}` })),
   )
-  const answers = await Promise.all(users.map((token) => inTime(t, () => service.mint({ token }))))
+  const answers = await Promise.all(users.map((token) => withinDeadline(t, () => service.mint({ token }))))
   for (const { status, json } of answers) t.match([status, json.retryable], [503, true])
 
-  await until(() => proxy.sockets.size === 0)
+  await until(() => proxy.sockets.size === 0, 'the connections to the stalled proxy to close')
   const metrics = await service.metrics()
   t.match(metrics, 'idenfy_in_flight 0\n', 'no slot')
   t.match(metrics, 'idenfy_waiting 0\n')
@@ -193,7 +192,7 @@ t.test('an egress proxy that stalls for a while leaves nothing behind', async (t
     pass(5)
     await service.mint({ token: users[probe] })
   }
-  await until(() => proxy.sockets.size === 0)
+  await until(() => proxy.sockets.size === 0, 'the connections to the stalled proxy to close')
   isStalling = false
   pass(5)
   t.equal((await service.mint()).status, 201, 'and it recovers by itself')
@@ -209,7 +208,7 @@ t.test('whatever happens in the queue', async (t) => {
   const idenfy = await startFaultServer(t, (socket) => held.push(socket))
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url, IDENFY_MAX_IN_FLIGHT: '2' })
   const tokens = await Promise.all(['1', '2', '3', '4', '5', '6'].map((sub) => service.token({ sub })))
-  const answers = await Promise.all(tokens.map((token) => inTime(t, () => service.mint({ token }))))
+  const answers = await Promise.all(tokens.map((token) => withinDeadline(t, () => service.mint({ token }))))
   t.strictSame(answers.map(({ json }) => json.code).sort(), [
     ...Array(4).fill('overloaded'),
     'provider-timeout',
@@ -227,7 +226,7 @@ t.test('whatever happens in the queue', async (t) => {
       IDENFY_TIMEOUT_MS: '400',
     })
     const first = service.mint()
-    await until(() => idenfy.arrivals.length === 1)
+    await until(() => idenfy.arrivals.length === 1, 'the POST to reach iDenfy')
     t.match((await service.mint({ token: await service.token({ sub: 'u-2' }) })).json, { code: 'overloaded' })
     t.match((await first).json, { code: 'provider-timeout' })
     t.equal(idenfy.arrivals.length, 1)
@@ -242,7 +241,7 @@ t.test('however slow the identity provider is', async (t) => {
     IDENFY_BASE_URL: idenfy.url,
   })
   for (let request = 0; request < 3; request += 1) {
-    t.match((await inTime(t, () => service.mint())).json, { code: 'auth-keys-unavailable' })
+    t.match((await withinDeadline(t, () => service.mint())).json, { code: 'auth-keys-unavailable' })
   }
   t.equal(idenfy.arrivals.length, 0)
 })
@@ -253,15 +252,16 @@ t.test('whatever another replica does', needsRedis, async (t) => {
   const env = { IDENFY_BASE_URL: idenfy.url, ...redis.env }
   const first = await start(t, env)
   const second = await start(t, env, { peers: first })
-  const client = new Redis(redis.env.REDIS_URL)
-  t.teardown(() => client.disconnect())
+  const client = connectRedis(t, redis.env.REDIS_URL)
   const leases = async () => {
     const keys = (await client.keys('onboarding-bff:*')).filter((key) => !/:rate:|:probe$/.test(key))
     return Promise.all(keys.map(async (key) => [key, String(await client.get(key))] as const))
   }
 
   await t.test('it is at work', async (t) => {
-    const answers = await Promise.all([first, second].map((replica) => inTime(t, () => replica.mint())))
+    const answers = await Promise.all(
+      [first, second].map((replica) => withinDeadline(t, () => replica.mint())),
+    )
     for (const { json } of answers) t.equal(json.code, 'provider-timeout')
     t.equal(idenfy.arrivals.length, 1)
   })
@@ -269,12 +269,12 @@ t.test('whatever another replica does', needsRedis, async (t) => {
   await t.test('it is gone, and its lease lasts', async (t) => {
     const token = await first.token({ sub: 'u-2' })
     const own = first.mint({ token })
-    await until(() => idenfy.arrivals.length === 2)
+    await until(() => idenfy.arrivals.length === 2, 'the second POST to reach iDenfy')
     const [key = '', lease = ''] = (await leases()).find(([, value]) => value.startsWith('L')) ?? []
     await own
     await client.set(key, lease, 'PX', 60_000)
     const third = await start(t, env, { peers: first })
-    const answer = await inTime(t, () => third.mint({ token }))
+    const answer = await withinDeadline(t, () => third.mint({ token }))
     t.match(answer.json, { code: 'provider-timeout', outcome: 'unknown' })
     t.equal(idenfy.arrivals.length, 2)
   })
@@ -306,10 +306,10 @@ t.test('however slow Redis is', needsRedis, async (t) => {
           REDIS_URL: `redis://127.0.0.1:${relay.port}`,
         }
         const service = await start(t, env)
-        await until(async () => /^redis_up 1$/m.test(await service.metrics()))
+        await until(async () => /^redis_up 1$/m.test(await service.metrics()), 'the service to use Redis')
         isSlow = true
         for (const headers of [{}, { 'idempotency-key': 'k' }] as Record<string, string>[]) {
-          await inTime(t, () => service.mint({ headers }))
+          await withinDeadline(t, () => service.mint({ headers }))
         }
         t.ok(idenfy.arrivals.length <= 2, name)
       }

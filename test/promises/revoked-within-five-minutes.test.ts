@@ -23,7 +23,7 @@ async function start(t: Test) {
     withdrawn: await service.token({ exp }, {}, withdrawn),
   }
   const statusOf = async (token: string) => (await service.mint({ token })).status
-  await until(() => provider.fetches.length === 1)
+  await until(() => provider.fetches.length === 1, 'the first fetch of the signing keys')
   t.equal(await statusOf(tokenOf.withdrawn), 201)
   return { service, provider, pass, tokenOf, statusOf, withdraw: () => (provider.keys = [kept.publicJwk]) }
 }
@@ -75,7 +75,7 @@ t.test('without any request the keys stay fresh, and the metric says so', async 
   for (let passed = 0; passed < 12 * minute; passed += 4 * minute) {
     const before = provider.fetches.length
     pass(4 * minute)
-    await until(() => provider.fetches.length === before + 1)
+    await until(() => provider.fetches.length === before + 1, 'the next fetch of the signing keys')
   }
   t.equal(await statusOf(tokenOf.kept), 201)
   t.match(await metrics(), /^signing_keys_age_seconds 0$/m)

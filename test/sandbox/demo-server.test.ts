@@ -1,12 +1,16 @@
 import t from 'tap'
 import { buildDemo } from '../../sandbox/demo-server.js'
 import { send } from '../helper.js'
+import { refuseStaleBuild } from '../stale-build.js'
 
 const settings = {
   serviceUrl: 'http://127.0.0.1:1',
   identityUrl: 'http://127.0.0.1:2',
   idenfyUrl: 'http://127.0.0.1:3',
 }
+
+// The page is served as it was built.
+refuseStaleBuild('dist-sandbox/demo/app.js')
 
 t.test('the demo page and all it needs, under a strict policy', async (t) => {
   const app = buildDemo(() => settings)

@@ -1,6 +1,10 @@
 import t from 'tap'
 import { Pool, request } from 'undici'
 import { apiKey, apiSecret, send, startPeers } from '../helper.js'
+import { refuseStaleBuild } from '../stale-build.js'
+
+// The form is served as it was built.
+refuseStaleBuild('dist-sandbox/demo/form.js')
 
 const uuid = '7b1d8a1e-6c1b-4d53-9d3a-0c5a3f2e9a10'
 const minimal = { tokenType: 'FORM', clientId: 'acme' }

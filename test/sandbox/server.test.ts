@@ -13,7 +13,7 @@ const anyPort = {
   SANDBOX_DEMO_PORT: '0',
 }
 
-const missing = ['curl', 'sed'].filter((tool) => spawnSync(tool, ['--version']).error)
+const missing = ['curl', 'sed'].filter((tool) => spawnSync(tool, ['--version'], { timeout: 60_000 }).error)
 const missingTool = missing.length > 0 && `there is no ${missing.join(' and no ')} on this machine`
 
 const printedCommand = /^ {2}(curl [\s\S]*?)\n\n/m
@@ -58,14 +58,14 @@ t.test('one command starts it all, and a token can be had over http', async (t) 
   }
 
   child.kill('SIGTERM')
-  t.equal(await exited, 0)
+  t.equal(await exited(), 0)
   t.equal(output.stderr, '')
 })
 
 t.test('the printed curl works as it stands', { skip: missingTool }, async (t) => {
   const { output, waitFor } = spawnNode(t, [entry], anyPort)
   const [, command = ''] = await waitFor(printedCommand)
-  const { stdout } = await promisify(execFile)('sh', ['-c', command])
+  const { stdout } = await promisify(execFile)('sh', ['-c', command], { timeout: 60_000 })
   const answer = JSON.parse(stdout)
   t.match(answer, { clientId: 'acme', externalRef: 'u-1', redirectUrl: /\?authToken=[0-9a-f]{40}$/ })
   t.notMatch(output.stdout, answer.tokenString)
@@ -82,7 +82,7 @@ t.test('each part starts alone, as compose starts it', async (t) => {
     const [url] = await waitFor(/http\S+/)
     t.equal((await send(url + path)).status, status, part)
     child.kill('SIGTERM')
-    t.equal(await exited, 0)
+    t.equal(await exited(), 0)
   }
 })
 
@@ -109,7 +109,7 @@ t.test('what cannot start says why', async (t) => {
   ]
   for (const [args, env, message] of rows) {
     const { exited, output } = spawnNode(t, [entry, ...args], { ...anyPort, ...env })
-    t.equal(await exited, 1)
+    t.equal(await exited(), 1)
     const [, said] = /^The sandbox cannot start\. (.*)\n$/s.exec(output.stderr) ?? []
     if (typeof message === 'string') t.equal(said, message)
     else t.match(said, message)
@@ -118,6 +118,6 @@ t.test('what cannot start says why', async (t) => {
 
 t.test('a name that every object has is no part', async (t) => {
   const { exited, output } = spawnNode(t, [entry, 'toString'], anyPort)
-  t.equal(await exited, 1)
+  t.equal(await exited(), 1)
   t.match(output.stderr, 'Unknown component "toString"; use idenfy-simulator, identity-provider, demo or all')
 })

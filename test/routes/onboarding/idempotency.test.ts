@@ -50,7 +50,7 @@ t.test('STD-15 the same key while it is in flight', async (t) => {
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url, KYB_REPLAY_SECONDS: '30' })
   service.secrets.add(goodToken.tokenString)
   const first = service.mintWith('k')
-  await until(() => idenfy.arrivals.length === 1)
+  await until(() => idenfy.arrivals.length === 1, 'the POST to reach iDenfy')
   const second = await service.mintWith('k')
   matchProblem(t, second, 'idempotency-conflict')
   t.equal(second.headers['retry-after'], '1')

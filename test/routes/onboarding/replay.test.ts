@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { created, goodToken, httpAnswer, startFaultServer } from '../../fault-server.js'
-import { build, createClock, matchProblem, openSocket, until } from '../../helper.js'
+import { build, createClock, inTime, matchProblem, openSocket, until } from '../../helper.js'
 
 /** The service with replays as by default, and a clock that the test moves. */
 async function start(t: Test, env: Record<string, string> = {}) {
@@ -26,7 +26,10 @@ t.test('UP-59, API4-4 equal requests in flight together share one POST', async (
   const seen: number[] = []
   service.app.server.on('request', () => seen.push(1))
   const answers = Promise.all(Array.from({ length: 1000 }, () => service.mint({ token })))
-  await until(() => seen.length === 1000 && held.length > 0)
+  await until(
+    () => seen.length === 1000 && held.length > 0,
+    '1000 requests to arrive and one POST to reach iDenfy',
+  )
   held[0]?.()
   t.strictSame([...new Set((await answers).map(({ status }) => status))], [201])
   t.equal(idenfy.arrivals.length, 1)
@@ -35,7 +38,7 @@ t.test('UP-59, API4-4 equal requests in flight together share one POST', async (
   t.match(metrics, 'kyb_tokens_total{origin="shared"} 999\n')
 
   const later = service.mint({ token })
-  await until(() => held.length === 2)
+  await until(() => held.length === 2, 'the second POST to reach iDenfy')
   held[1]?.()
   t.equal((await later).status, 201, 'and one that comes later, with replays off, has its own')
 })
@@ -136,13 +139,8 @@ t.test('an unknown outcome answers identical requests for five seconds', async (
 })
 
 t.test('UP-50 a caller who hangs up does not stop a POST, and finds its token later', async (t) => {
-  let answer = () => {}
-  const asked = new Promise<void>((resolve) => {
-    answer = resolve
-  })
   let release = () => {}
   const idenfy = await startFaultServer(t, (socket) => {
-    answer()
     release = () => socket.write(created)
   })
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url })
@@ -150,10 +148,13 @@ t.test('UP-50 a caller who hangs up does not stop a POST, and finds its token la
   const token = await service.token()
   const { socket, received } = openSocket(service.url)
   socket.write(`POST /onboarding/kyb-token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n\r\n`)
-  await asked
+  await until(() => idenfy.arrivals.length === 1, 'the POST to reach iDenfy')
   socket.destroy()
-  await received
-  await until(() => service.log('client-closed').length > 0)
+  await received()
+  await until(
+    () => service.log('client-closed').length > 0,
+    'the access line of the client that disconnected',
+  )
 
   const later = service.mint({ token })
   release()
@@ -177,8 +178,8 @@ t.test('closing waits for a POST whose caller has hung up', async (t) => {
   hungUp.write(
     `POST /onboarding/kyb-token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${await service.token()}\r\n\r\n`,
   )
-  await received
-  await service.app.close()
+  await received()
+  await inTime(service.app.close(), 'the service to close')
   t.strictSame(closed, ['answer', 'app'])
   t.match(await service.metrics(), 'idenfy_requests_total{outcome="success"} 1')
 })
@@ -196,9 +197,9 @@ t.test('UP-58 so many POSTs at a time; as many may wait, for half a second; the 
   }
 
   const running = [mint('u-1'), mint('u-2')]
-  await until(() => held.length === 2)
+  await until(() => held.length === 2, 'two POSTs to reach iDenfy')
   const waiting = [mint('u-3'), mint('u-4')]
-  await until(async () => /idenfy_waiting 2/.test(await service.metrics()))
+  await until(async () => /idenfy_waiting 2/.test(await service.metrics()), 'two requests in the queue')
   const shed = await mint('u-5')
   matchProblem(t, shed, 'overloaded')
   t.equal(shed.headers['retry-after'], '2')
@@ -206,16 +207,16 @@ t.test('UP-58 so many POSTs at a time; as many may wait, for half a second; the 
   t.match(await service.metrics(), 'idenfy_in_flight 2\n')
 
   held[0]?.()
-  await until(() => held.length === 3)
+  await until(() => held.length === 3, 'the third POST to reach iDenfy')
   held[2]?.()
   held[1]?.()
   for (const answer of await Promise.all(running)) t.equal(answer.status, 201)
-  await until(() => held.length === 4)
+  await until(() => held.length === 4, 'the fourth POST to reach iDenfy')
   held[3]?.()
   for (const answer of await Promise.all(waiting)) t.equal(answer.status, 201)
 
   const more = [mint('u-6'), mint('u-7')]
-  await until(() => held.length === 6)
+  await until(() => held.length === 6, 'the sixth POST to reach iDenfy')
   matchProblem(t, await mint('u-8'), 'overloaded')
   held[4]?.()
   held[5]?.()

@@ -6,7 +6,10 @@ import { build } from '../../helper.js'
 // The compiler is part of this test: what openapi.json no longer says, it no longer takes.
 t.test('a client made of openapi.json', async (t) => {
   const service = await build(t, { env: { KYB_REPLAY_SECONDS: '30' } })
-  const client = createClient<paths>({ baseUrl: service.url })
+  const client = createClient<paths>({
+    baseUrl: service.url,
+    fetch: (request) => fetch(request, { signal: AbortSignal.timeout(60_000) }),
+  })
   const post = async (token: string, idempotencyKey?: string) =>
     client.POST('/onboarding/kyb-token', {
       params: {

@@ -12,7 +12,7 @@ import {
   type Script,
   startFaultServer,
 } from '../../fault-server.js'
-import { build, listen, matchProblem } from '../../helper.js'
+import { build, inTime, listen, matchProblem } from '../../helper.js'
 
 type Code = Parameters<typeof matchProblem>[2]
 
@@ -140,7 +140,7 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
     const [socket] = held as [Socket]
     const closed = new Promise((resolve) => socket.once('close', resolve))
     idenfy.emit('connection', socket)
-    await closed
+    await inTime(closed, 'the service to close the connection')
     t.strictSame(received, [])
   })
 

@@ -55,7 +55,7 @@ t.test('the circuit opens after five outages in a row', async (t) => {
     }
     pass(1.5)
     const probe = mintAs('u-probe')
-    await until(() => idenfy.arrivals.length === 6)
+    await until(() => idenfy.arrivals.length === 6, 'the probe to reach iDenfy')
     for (let i = 0; i < 5; i++) {
       const { json, headers } = await mintAs(`u-${i}`)
       t.strictSame(
@@ -130,7 +130,7 @@ t.test('a call from before the opening neither closes it nor holds it open', asy
     release = (bytes) => socket.write(bytes)
   })
   const old = mintAs('u-old')
-  await until(() => idenfy.arrivals.length === 1)
+  await until(() => idenfy.arrivals.length === 1, 'the first POST to reach iDenfy')
   idenfy.script = failing
   for (let i = 0; i < 5; i++) await mint()
   t.equal(await isOpen(), true)
@@ -211,7 +211,7 @@ t.test('calls that began before the circuit opened do not open it again after a 
   const held: ((bytes: string) => void)[] = []
   const { mint, idenfy, isOpen, pass } = await start(t, (socket) => held.push((bytes) => socket.write(bytes)))
   const old = Array.from({ length: 5 }, () => mint())
-  await until(() => held.length === 5)
+  await until(() => held.length === 5, 'five POSTs to reach iDenfy')
   idenfy.script = failing
   for (let i = 0; i < 5; i++) await mint()
   t.equal(await isOpen(), true)
@@ -228,13 +228,13 @@ t.test('a call that began while the circuit was closed says nothing about the pr
   const held: ((bytes: string) => void)[] = []
   const { mint, idenfy, isOpen, pass } = await start(t, (socket) => held.push((bytes) => socket.write(bytes)))
   const old = mint()
-  await until(() => held.length === 1)
+  await until(() => held.length === 1, 'the first POST to reach iDenfy')
   idenfy.script = failing
   for (let i = 0; i < 5; i++) await mint()
   pass(5)
   idenfy.script = (socket) => held.push((bytes) => socket.write(bytes))
   const probe = mint()
-  await until(() => held.length === 2)
+  await until(() => held.length === 2, 'the probe to reach iDenfy')
   held[0]?.(created)
   t.equal((await old).status, 201)
   t.match((await mint()).json, { code: 'provider-unavailable' }, 'there is one probe at a time')

@@ -6,7 +6,7 @@ import { createRedisSingleFlight } from '../../../src/services/single-flight/red
 import { createRedisConnection } from '../../../src/services/single-flight/redis-connection.js'
 import type { RunOptions } from '../../../src/services/single-flight/single-flight.js'
 import { until } from '../../helper.js'
-import { needsRedis, startRedis, stateKey } from '../../redis-server.js'
+import { connectRedis, needsRedis, startRedis, stateKey } from '../../redis-server.js'
 
 interface Result {
   readonly text: string
@@ -47,9 +47,7 @@ async function setUp(t: Test) {
     t.teardown(() => redis.close())
     return createRedisSingleFlight<Result>({ redis, cipher: () => cipher, monotonicNow })
   }
-  const client = new Redis(server.env.REDIS_URL)
-  client.on('error', () => {})
-  t.teardown(() => client.disconnect())
+  const client = connectRedis(t, server.env.REDIS_URL)
   const looks = async () =>
     Number(/cmdstat_get:calls=(\d+)/.exec(await client.info('commandstats'))?.[1] ?? 0)
   return {
@@ -61,7 +59,7 @@ async function setUp(t: Test) {
     /** Resolves when a waiting replica has looked at the key again, twice. */
     looked: async () => {
       const before = await looks()
-      await until(async () => (await looks()) > before + 1)
+      await until(async () => (await looks()) > before + 1, 'the waiting replica to read the key twice')
     },
   }
 }
@@ -81,7 +79,7 @@ t.test('a fault of ours in one replica is one for those that wait for it', needs
   const { first, second, client, looked } = await setUp(t)
   const { work, fail } = controlledWork()
   const own = t.rejects(first.run('key', work, optionsOf()), { name: 'TypeError' })
-  await until(async () => (await client.exists('key')) === 1)
+  await until(async () => (await client.exists('key')) === 1, 'the first replica to take the lease')
   const shared = t.rejects(
     second.run('key', async () => ({ text: 'second' }), optionsOf()),
     { name: 'Problem', code: 'internal-error', options: { diagnosis: { reason: 'shared-result' } } },
@@ -95,7 +93,7 @@ t.test('work that is given up goes to a replica that still waits for it', needsR
   const { first, second, client, looked } = await setUp(t)
   const { work, fail } = controlledWork()
   const own = t.rejects(first.run('key', work, optionsOf()), { name: 'Abandoned' })
-  await until(async () => (await client.exists('key')) === 1)
+  await until(async () => (await client.exists('key')) === 1, 'the first replica to take the lease')
   const shared = second.run('key', async () => ({ text: 'second' }), optionsOf())
   await looked()
   fail(new Abandoned())
@@ -107,7 +105,7 @@ t.test('a replica stops waiting when its own clients have gone', needsRedis, asy
   const { first, second, client, looked } = await setUp(t)
   const { work, end } = controlledWork()
   const own = first.run('key', work, optionsOf())
-  await until(async () => (await client.exists('key')) === 1)
+  await until(async () => (await client.exists('key')) === 1, 'the first replica to take the lease')
   let hasLeft = false
   const shared = t.rejects(
     second.run('key', async () => ({ text: 'second' }), optionsOf({ isAbandoned: () => hasLeft })),
@@ -163,12 +161,12 @@ t.test('a result that Redis could not take is written when it is back', needsRed
   const keep = optionsOf({ lifetimeMs: () => 60_000 })
   const { work, end } = controlledWork()
   const own = first.run('key', work, keep)
-  await until(async () => (await client.exists('key')) === 1)
+  await until(async () => (await client.exists('key')) === 1, 'the first replica to take the lease')
   await client.config('SET', 'maxmemory', '1')
   end('first')
   t.match(await own, { origin: 'own' }, 'no one waits for that')
   await client.config('SET', 'maxmemory', '0')
-  await until(async () => (await client.get('key'))?.startsWith('S') === true)
+  await until(async () => (await client.get('key'))?.startsWith('S') === true, 'the result in Redis')
   t.match(await second.run('key', async () => ({ text: 'second' }), keep), {
     origin: 'stored',
     value: { text: 'first' },
@@ -195,11 +193,14 @@ t.test('a lease that was written too late is given back', needsRedis, async (t) 
     { code: 'state-unavailable' },
   )
   server.thaw()
-  await until(async () => (await client.get('key'))?.startsWith('E') === true)
+  await until(
+    async () => (await client.get('key'))?.startsWith('E') === true,
+    'the lease to be replaced by a free key',
+  )
   let result: unknown
   await until(async () => {
     result = await impatient.run('key', async () => ({ text: 'sent' }), once).catch(() => undefined)
     return result !== undefined
-  })
+  }, 'the replica to use Redis again')
   t.match(result, { origin: 'own' }, 'the key is free: nothing was sent under it')
 })
