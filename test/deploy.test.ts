@@ -135,7 +135,9 @@ t.test('the pod is given no variable that the service does not know', async (t) 
 })
 
 t.test('the manifest holds placeholders, no secrets', async (t) => {
-  for (const [name, value] of Object.entries(find<Secret>('Secret').stringData ?? {})) {
+  const secrets = Object.entries(find<Secret>('Secret').stringData ?? {})
+  t.ok(secrets.length >= 2)
+  for (const [name, value] of secrets) {
     const decoded = Buffer.from(value, 'base64').toString()
     t.ok(
       [value, decoded].some((text) => text.includes('replace-me')),
@@ -163,7 +165,8 @@ t.test('the pod may do no more than it must', async (t) => {
   })
   t.notOk(pod.hostNetwork || pod.hostPID || pod.hostIPC)
   t.ok(container.resources?.limits?.memory)
-  for (const { secret } of pod.volumes ?? []) if (secret) t.equal(secret.defaultMode, 0o440)
+  const secretModes = (pod.volumes ?? []).flatMap(({ secret }) => (secret ? [secret.defaultMode] : []))
+  t.strictSame(secretModes, [0o440])
 })
 
 t.test('the pod has the time to finish what is in flight', async (t) => {
@@ -193,9 +196,10 @@ t.test('whatever selects the pods selects these', async (t) => {
   t.strictSame(find<Service>('Service').spec?.selector, podLabels)
   t.strictSame(find<PodDisruptionBudget>('PodDisruptionBudget').spec?.selector?.matchLabels, podLabels)
   t.strictSame(find<NetworkPolicy>('NetworkPolicy').spec?.podSelector.matchLabels, podLabels)
-  for (const { labelSelector } of pod.topologySpreadConstraints ?? []) {
-    t.strictSame(labelSelector?.matchLabels, podLabels)
-  }
+  t.strictSame(
+    pod.topologySpreadConstraints?.map(({ labelSelector }) => labelSelector?.matchLabels),
+    [podLabels, podLabels],
+  )
   const { kind, apiVersion, metadata } = deployment
   const autoscaler = find<HorizontalPodAutoscaler>('HorizontalPodAutoscaler').spec
   t.strictSame(autoscaler?.scaleTargetRef, { kind, apiVersion, name: metadata?.name })

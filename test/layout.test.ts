@@ -10,6 +10,13 @@ const typescriptIn = (folder: string) =>
 const files = [...typescriptIn('src'), ...typescriptIn('sandbox')]
 const sources = new Map(files.map((path) => [path, readFileSync(path, 'utf8')]))
 
+/** The source files in a folder, of which there must be one. */
+function filesIn(folder: string): string[] {
+  const found = files.filter((path) => path.startsWith(folder))
+  if (found.length === 0) throw new Error(`no files in ${folder}`)
+  return found
+}
+
 interface Import {
   /** A path for a file of this repository, a name for a package. */
   readonly name: string
@@ -93,7 +100,7 @@ t.test('no file imports itself through others', async (t) => {
 })
 
 t.test('what ships knows nothing of the sandbox and the tests', async (t) => {
-  for (const path of files.filter((path) => path.startsWith('src/'))) {
+  for (const path of filesIn('src/')) {
     t.strictSame(
       importsOf(path).filter(({ name }) => /^(sandbox|test|bench)\//.test(name)),
       [],
@@ -103,7 +110,7 @@ t.test('what ships knows nothing of the sandbox and the tests', async (t) => {
 })
 
 t.test('services know nothing of Fastify', async (t) => {
-  for (const path of files.filter((path) => path.startsWith('src/services/'))) {
+  for (const path of filesIn('src/services/')) {
     t.strictSame(
       importsOf(path).filter(({ name }) => /fastify/.test(name)),
       [],
@@ -113,7 +120,7 @@ t.test('services know nothing of Fastify', async (t) => {
 })
 
 t.test('the kyb services take only types from auth, and the grammar of ids', async (t) => {
-  for (const path of files.filter((path) => path.startsWith('src/services/kyb/'))) {
+  for (const path of filesIn('src/services/kyb/')) {
     t.strictSame(
       ownImportsOf(path).filter(
         ({ name, isTypeOnly }) =>
@@ -126,7 +133,7 @@ t.test('the kyb services take only types from auth, and the grammar of ids', asy
 })
 
 t.test('routes import no service, only types and schemas', async (t) => {
-  for (const path of files.filter((path) => path.startsWith('src/routes/'))) {
+  for (const path of filesIn('src/routes/')) {
     t.notMatch(sources.get(path), /^import (?!type ).*services\/(?!idenfy\/schemas)/m, path)
   }
 })
@@ -140,7 +147,7 @@ t.test('only the config folder reads the environment', async (t) => {
 
 t.test('optional packages are loaded only when they are enabled', async (t) => {
   const optional = new Set(['ioredis', '@fastify/swagger', '@fastify/swagger-ui'])
-  for (const path of files.filter((path) => path.startsWith('src/'))) {
+  for (const path of filesIn('src/')) {
     const text = sources.get(path) ?? ''
     const loaded = [...text.matchAll(/^import (?!type )[^;]*? from '([^']+)'/gm)].map(([, name]) =>
       String(name),

@@ -262,7 +262,7 @@ t.test('what comes slowly is cut off', async (t) => {
   await t.test('HTTP-025 nothing at all', async (t) => {
     const { received } = openSocket(service.url)
     const [answer] = parseResponses(await received())
-    t.equal(answer?.status ?? 408, 408)
+    matchProblem(t, answer as HttpResponse, 'request-timeout')
   })
   await t.test('a body', async (t) => {
     const { socket, received } = openSocket(service.url)
@@ -291,8 +291,8 @@ t.test('connections over the cap are not served, and counted', async (t) => {
 t.test('API7-1, API8-1 absolute forms, and what the server says of itself', async (t) => {
   const { exchange, good, arrived } = await start(t)
   const [answer] = await exchange(good.with(0, `POST http://169.254.169.254${path} HTTP/1.1`))
-  t.ok([201, 404].includes(Number(answer?.status)))
-  t.ok((await arrived()).length <= 1)
+  t.equal(answer?.status, 201)
+  t.equal((await arrived()).length, 1, 'the host in the request target is not used')
   t.equal(answer?.headers.server, undefined)
   t.equal(answer?.headers['x-powered-by'], undefined)
 })

@@ -22,7 +22,8 @@ const template = fc
     try {
       checkTemplate(text, true)
       return true
-    } catch {
+    } catch (error) {
+      if (!/separator|printable ASCII/.test(String(error))) throw error
       return false
     }
   })
@@ -30,6 +31,7 @@ const template = fc
 t.test(
   'API1-3 two callers share an identity only if the templates leave out what tells them apart',
   async (t) => {
+    let compared = 0
     fc.assert(
       fc.property(
         template,
@@ -57,11 +59,12 @@ t.test(
           const b = { companyId: companyB, userId: userB }
           const [ofA, ofB] = [identityOf(a), identityOf(b)]
           if (ofA === undefined || ofB === undefined) return true
+          compared += 1
           return (ofA === ofB) === (JSON.stringify(named(a)) === JSON.stringify(named(b)))
         },
       ),
       { numRuns },
     )
-    t.pass(`${numRuns} pairs`)
+    t.ok(compared > numRuns / 20, `${compared} of ${numRuns} pairs are compared`)
   },
 )

@@ -122,6 +122,7 @@ t.test('those who hang up are counted', async (t) => {
       headers: { authorization: `Bearer ${token}` },
       signal: controller.signal,
     }),
+    { name: 'AbortError' },
   )
   await until(async () => (await service.arrived()).length === 1, 'the POST to reach iDenfy')
   controller.abort()

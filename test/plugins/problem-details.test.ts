@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
+import { Readable } from 'node:stream'
 import t from 'tap'
 import { detailTexts, type ProblemDetail } from '../../src/problems/catalog.js'
 import {
@@ -219,19 +220,28 @@ t.test('whatever is thrown becomes a problem, and the log says what it was', asy
         .log('internal-error')
         .filter(({ requestId }) => requestId === answer.json.requestId)
       t.equal(lines.length, 1, `${path} ${name}`)
-      // In the other places Fastify may replace what was thrown by an error of its own.
+      // In hooks and serializers Fastify replaces some values by an error of its own.
       if (['/sync', '/async', '/rejects'].includes(path)) t.match(lines[0], logged, `${path} ${name}`)
     }
   }
   matchProblem(t, await send(`${service.url}/header`), 'internal-error')
-  await t.rejects(send(`${service.url}/begun`), 'a response that has begun is cut')
+  await t.rejects(
+    send(`${service.url}/begun`),
+    { code: 'UND_ERR_SOCKET' },
+    'a response that has begun is cut',
+  )
   t.notMatch(JSON.stringify(service.log()), 'canary')
   t.equal((await service.mint()).status, 201)
 })
 
 t.test('a problem with several causes says which it is, to the caller and in the log', async (t) => {
   const limits = { RATE_LIMIT_IP_PER_MINUTE: '1', RATE_LIMIT_COMPANY_PER_MINUTE: '2' }
-  const service = await build(t, { env: limits })
+  const service = await build(t, {
+    env: limits,
+    prepare: (app) =>
+      // Node's parser waits for a whole body, so a hook shortens it.
+      app.post('/short', { preParsing: async () => Readable.from([Buffer.from('{}')]) }, async () => {}),
+  })
   const authorization = `Bearer ${await service.token()}`
   const several = `Bearer ${await service.token({ company_id: [] })}`
   const json = { 'content-type': 'application/json' }
@@ -267,21 +277,17 @@ t.test('a problem with several causes says which it is, to the caller and in the
     ['http-syntax', 'hello\r\n\r\n'],
     ['no-host', `POST ${path} HTTP/1.1\r\nConnection: close\r\n\r\n`],
     ['header-bytes', `GET / HTTP/1.1\r\nHost: a\r\nx: ${'x'.repeat(17_000)}\r\n\r\n`],
-    [
-      'body-length',
-      `POST ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: ${authorization}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{}`,
-    ],
   ]
   for (const [detail, bytes] of raw) {
     const { socket, received } = openSocket(service.url)
     socket.write(bytes)
-    if (detail === 'body-length') socket.end()
-    const [answer] = parseResponses(await received())
-    if (answer) {
-      t.equal(answer.json.detail, detailTexts[detail], detail)
-      t.equal(service.log(answer.json.code).at(-1)?.reason, detail)
-    }
+    const [answer] = parseResponses(await received()) as [HttpResponse]
+    t.equal(answer.json.detail, detailTexts[detail], detail)
+    t.equal(service.log(answer.json.code).at(-1)?.reason, detail)
   }
+  const short = await send(`${service.url}/short`, { method: 'POST', headers: json, body: '{"a":1}' })
+  t.equal(short.json.detail, detailTexts['body-length'])
+  t.equal(service.log('malformed-request').at(-1)?.reason, 'body-length')
   const limited: [ProblemDetail, () => Promise<HttpResponse>][] = [
     ['address-limit', () => service.mint({ token: 'x' })],
     ['company-limit', () => service.mint({ body: { locale: 'lt' } })],

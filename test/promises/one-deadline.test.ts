@@ -100,10 +100,16 @@ t.test('whatever iDenfy does', async (t) => {
       Array.from({ length: 100 }, (_, index) => service.token({ sub: `u-${index}` })),
     )
     const answers = await Promise.all(tokens.map((token) => service.mint({ token })))
+    // On a busy machine a timer is late: the response wins, or no time is left for the POST. Never is a late response
+    // a failed connection.
+    const codes = answers.map(({ json }) => json.code ?? 'success')
+    const expected = ['provider-timeout', 'success', 'provider-unavailable', 'overloaded']
     t.strictSame(
-      new Set(answers.map(({ json }) => json.code ?? 'success')).has('provider-outcome-unknown'),
-      false,
+      codes.filter((code) => !expected.includes(code)),
+      [],
     )
+    const sent = codes.filter((code) => code === 'provider-timeout' || code === 'success').length
+    t.equal(idenfy.arrivals.length, sent, 'each of these was sent once, and nothing else')
   })
 })
 
@@ -308,10 +314,14 @@ t.test('however slow Redis is', needsRedis, async (t) => {
         const service = await start(t, env)
         await until(async () => /^redis_up 1$/m.test(await service.metrics()), 'the service to use Redis')
         isSlow = true
+        const answers: HttpResponse[] = []
         for (const headers of [{}, { 'idempotency-key': 'k' }] as Record<string, string>[]) {
-          await withinDeadline(t, () => service.mint({ headers }))
+          answers.push(await withinDeadline(t, () => service.mint({ headers })))
         }
-        t.ok(idenfy.arrivals.length <= 2, name)
+        // Whether a command of Redis is late is a matter of milliseconds. A 503 always means that nothing was sent.
+        const mayBeSent = answers.filter(({ status }) => status !== 503)
+        t.ok(idenfy.arrivals.length <= mayBeSent.length, name)
+        for (const { status } of mayBeSent) t.equal(status, name === 'a token' ? 201 : 504, name)
       }
     })
   }

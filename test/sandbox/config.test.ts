@@ -27,7 +27,11 @@ t.test('ports can be moved', async (t) => {
   t.throws(() => loadSandboxConfig({ SANDBOX_PORT: 'x', SANDBOX_IDENTITY_PORT: '70000' }), {
     message: /SANDBOX_PORT must be an integer from 0 to 65535; SANDBOX_IDENTITY_PORT must be /,
   })
-  t.ok(loadSandboxConfig(), 'the environment of the process is the default')
+  t.strictSame(
+    loadSandboxConfig(),
+    loadSandboxConfig(process.env),
+    'the environment of the process is the default',
+  )
 })
 
 t.test('what is no port is named', async (t) => {

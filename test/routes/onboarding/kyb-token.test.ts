@@ -72,7 +72,7 @@ t.test('a caller may choose what policy opens', async (t) => {
     })
     const { locale, flow, theme, tags, scanRefs } = chosen
     t.match(json, { locale, flow, theme, tags, scanRefs })
-    t.notHas(json, { lifetime: 7200 })
+    t.notOk('lifetime' in json)
   })
 
   await t.test('but no questionnaire next to a flow: iDenfy would ignore it', async (t) => {
@@ -84,7 +84,7 @@ t.test('a caller may choose what policy opens', async (t) => {
     t.equal((await service.arrived()).length, before)
     const { status, json } = await service.mint({ body: { questionnaire: 'q-1' } })
     t.equal(status, 201)
-    t.notHas(json, { questionnaire: 'q-1' }, 'which the response does not have')
+    t.notOk('questionnaire' in json, 'which the response does not have')
     t.match((await service.arrived()).at(-1), { questionnaire: 'q-1' })
   })
 
@@ -177,7 +177,7 @@ t.test("API3-3 a company's policy is its own, and what the caller may not set it
   const acme = await service.mint()
   t.strictSame([acme.json.flow, acme.json.tags], [uuid, ['portal']])
   const globex = await service.mint({ token: await service.token({ company_id: 'globex' }) })
-  t.notMatch(Object.keys(globex.json), ['flow'])
+  t.notOk('flow' in globex.json)
   t.notMatch(globex.text, /high-risk/)
 
   t.strictSame(await service.arrived(), [
@@ -290,13 +290,15 @@ t.test('API1-2 companies at the same time do not mix', async (t) => {
     companies.map((company_id) => service.token({ company_id, sub: `of-${company_id}` })),
   )
   await service.setFault({ delayMs: 5 })
-  await Promise.all(
+  const minted = await Promise.all(
     Array.from({ length: 200 }, async (_, index) => {
       const { json } = await service.mint({ token: String(tokens[index % 10]) })
-      const company = `company-${index % 10}`
-      if (json.clientId !== company || json.externalRef !== `of-${company}`)
-        t.fail(`${company} got ${json.clientId}`)
+      return [json.clientId, json.externalRef]
     }),
+  )
+  t.strictSame(
+    minted,
+    Array.from({ length: 200 }, (_, index) => [`company-${index % 10}`, `of-company-${index % 10}`]),
   )
   const arrived = await service.arrived()
   t.ok(arrived.length <= 200, 'equal requests may share a POST')

@@ -59,6 +59,7 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
     const { metrics } = await expectFault(
       t,
       { url: 'https://idenfy.invalid' },
+      // EAI_AGAIN where no DNS server can be reached.
       { ...unavailable, posts: 0, line: causedBy(notSent, /^(ENOTFOUND|EAI_AGAIN)$/) },
     )
     t.match(metrics, retried)
@@ -86,7 +87,7 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
       const { metrics } = await expectFault(
         t,
         { url },
-        { ...unavailable, posts: 0, line: causedBy(notSent, /^(ECONNRESET|UND_ERR_SOCKET)$/) },
+        { ...unavailable, posts: 0, line: causedBy(notSent, 'ECONNRESET') },
       )
       t.match(metrics, retried)
       t.equal(connections, 2)
@@ -180,7 +181,12 @@ t.test('class N, but no second try can help: iDenfy is not who it should be', as
     ['UP-07 self-signed', 'DEPTH_ZERO_SELF_SIGNED_CERT', good],
     ['UP-08 expired', 'CERT_HAS_EXPIRED', expired, expired.cert],
     ['UP-08 for another host', 'ERR_TLS_CERT_ALTNAME_INVALID', another, another.cert],
-    ['TLS 1.1 at most', /^(ERR_SSL_|EPROTO)/, { ...good, maxVersion: 'TLSv1.1' }, good.cert],
+    [
+      'TLS 1.1 at most',
+      'ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION',
+      { ...good, maxVersion: 'TLSv1.1' },
+      good.cert,
+    ],
   ]
   for (const [name, code, tls, ca] of rows) {
     await t.test(name, async (t) => {
@@ -222,7 +228,6 @@ t.test('class U: a verification may have been opened, so never again', async (t)
   const broken = { ...unknown, code: 'provider-outcome-unknown' } as const
   const bad = { ...unknown, code: 'provider-bad-response', level: 'error' } as const
   const failed = broken
-  const socketCode = /^(ECONNRESET|UND_ERR_SOCKET)$/
   const truncated = created.slice(0, -5)
   const fields = (extra: string) => created.replace('Content-Length', `${extra}\r\nContent-Length`)
   const chunked = (text: string) =>
@@ -232,7 +237,7 @@ t.test('class U: a verification may have been opened, so never again', async (t)
     [
       'UP-12 reset, no answer',
       (s) => s.resetAndDestroy(),
-      { ...broken, line: causedBy(afterSending, socketCode) },
+      { ...broken, line: causedBy(afterSending, 'ECONNRESET') },
     ],
     [
       'UP-13 closed, no answer',
@@ -243,11 +248,7 @@ t.test('class U: a verification may have been opened, so never again', async (t)
     ['UP-16 headers that drip', (s) => drip(s, created), late],
     ['UP-17 a body that stalls', (s) => s.write(truncated), late],
     ['UP-18 a body that drips', (s) => s.write(truncated, () => drip(s, created.slice(-5))), late],
-    [
-      'UP-19 cut off',
-      (s) => s.end(truncated),
-      { ...broken, line: causedBy(afterSending, /^(UND_ERR_SOCKET|ECONNRESET)$/) },
-    ],
+    ['UP-19 cut off', (s) => s.end(truncated), { ...broken, line: causedBy(afterSending, 'UND_ERR_SOCKET') }],
     [
       'UP-19 reset in the body',
       (s) => s.write(truncated, () => s.resetAndDestroy()),

@@ -113,5 +113,7 @@ t.test('templates that cannot be used', async (t) => {
 t.test('the company has to be in one of them', async (t) => {
   t.doesNotThrow(() => checkNamesCompany({ clientId: '{companyHash}', externalRef: 'x' }))
   t.doesNotThrow(() => checkNamesCompany({ clientId: '{userId}', externalRef: '{companyId}' }))
-  t.throws(() => checkNamesCompany({ clientId: '{userId}', externalRef: '{requestId}' }))
+  t.throws(() => checkNamesCompany({ clientId: '{userId}', externalRef: '{requestId}' }), {
+    message: /must name the company/,
+  })
 })
