@@ -1,7 +1,7 @@
 import t from 'tap'
 import { build } from './helper.js'
 
-t.test('API9-1 the routes, and no others', async (t) => {
+t.test('the service has these routes and no others', async (t) => {
   const service = await build(t)
   t.equal(service.app.printRoutes({ commonPrefix: false }).trim(), '└── /onboarding/kyb-token (POST)')
   const management = service.management.printRoutes({ commonPrefix: false }).trim()

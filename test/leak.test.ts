@@ -29,7 +29,7 @@ t.test('the guard of every test finds a secret in any form', async (t) => {
   t.strictSame(secrets.foundIn('nothing of that kind'), [])
 })
 
-t.test('LOG-01 a process gives no secret away, whatever happens to it', async (t) => {
+t.test('a process gives no secret away, whatever happens to it', async (t) => {
   const peers = await startPeers(t)
   const { secrets } = peers
   const server = spawnNode(

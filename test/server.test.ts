@@ -125,25 +125,22 @@ t.test('a failure of nothing is fatal, too', async (t) => {
   t.match(server.output.stdout, /"level":"fatal",.*"msg":"shutting down"/)
 })
 
-t.test(
-  'LIFE-42 SIGTERM: not ready at once, requests are still taken for a while, then it ends',
-  async (t) => {
-    const server = await start(t, [entry], { DRAIN_DELAY_MS: '700' })
-    const headers = { authorization: `Bearer ${await server.token()}` }
-    const mint = () => send(`${server.url}/onboarding/kyb-token`, { method: 'POST', headers })
-    t.equal((await mint()).headers.connection, 'keep-alive')
-    server.child.kill('SIGTERM')
-    await until(
-      async () => (await send(`${server.managementUrl}/readyz`)).status === 503,
-      'the readiness check to return 503',
-    )
-    const { status, headers: fields } = await mint()
-    t.strictSame([status, fields.connection], [201, 'close'])
-    t.equal(await server.exited(), 0)
-  },
-)
+t.test('SIGTERM: not ready at once, requests are still taken for a while, then it ends', async (t) => {
+  const server = await start(t, [entry], { DRAIN_DELAY_MS: '700' })
+  const headers = { authorization: `Bearer ${await server.token()}` }
+  const mint = () => send(`${server.url}/onboarding/kyb-token`, { method: 'POST', headers })
+  t.equal((await mint()).headers.connection, 'keep-alive')
+  server.child.kill('SIGTERM')
+  await until(
+    async () => (await send(`${server.managementUrl}/readyz`)).status === 503,
+    'the readiness check to return 503',
+  )
+  const { status, headers: fields } = await mint()
+  t.strictSame([status, fields.connection], [201, 'close'])
+  t.equal(await server.exited(), 0)
+})
 
-t.test('LIFE-46 what does not end in time is ended', async (t) => {
+t.test('what does not end in time is ended', async (t) => {
   const env = { IDENFY_TIMEOUT_MS: '100', SHUTDOWN_TIMEOUT_MS: '500' }
   const neverCloses = 'data:text/javascript,import h from "node:http";h.Server.prototype.close=()=>{}'
   const server = await start(t, ['--import', neverCloses, entry], env)
@@ -152,7 +149,7 @@ t.test('LIFE-46 what does not end in time is ended', async (t) => {
   t.match(server.output.stdout, /"level":"error",.*killed by timeout/)
 })
 
-t.test('LIFE-47 a second signal ends it at once', async (t) => {
+t.test('a second signal ends it at once', async (t) => {
   const server = await start(t, [entry], { DRAIN_DELAY_MS: '15000' })
   server.child.kill('SIGTERM')
   await server.waitFor(/shutting down/)

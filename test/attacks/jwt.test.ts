@@ -54,7 +54,7 @@ async function start(t: Test, env: Record<string, string> = {}) {
   return { ...service, refuse }
 }
 
-t.test('the way these tests sign is right', async (t) => {
+t.test('tokens signed like those of these tests are accepted', async (t) => {
   const { mint } = await start(t)
   t.equal((await mint({ token: jwt() })).status, 201)
   const input = `${encode({ ...header, alg: 'ES256', kid: 'ec' })}.${encode(claims)}`
@@ -66,22 +66,14 @@ t.test('transport and format', async (t) => {
   const token = jwt()
   const [head = '', payload = '', signature = ''] = token.split('.')
 
-  await refuse(t, 'JWT-008 comma list', `${token}, Bearer ${token}`, 'not-compact')
-  await refuse(t, 'JWT-011 15,001 bytes', `${token}${'A'.repeat(15_001 - token.length)}`, 'too-long')
-  for (const [id, character] of [
-    ['JWT-013', ' '],
-    ['JWT-013', '\t'],
-    ['JWT-014', '?'],
-    ['JWT-014', '%'],
-    ['JWT-014', '+'],
-    ['JWT-014', '/'],
-    ['JWT-014', '='],
-    ['JWT-016', '\u00a0'],
-  ] as const) {
+  await refuse(t, 'comma list', `${token}, Bearer ${token}`, 'not-compact')
+  await refuse(t, '15,001 bytes', `${token}${'A'.repeat(15_001 - token.length)}`, 'too-long')
+  for (const character of [' ', '\t', '?', '%', '+', '/', '=', '\u00a0']) {
+    const name = `character ${JSON.stringify(character)}`
     const inside = (part: string) => `${part.slice(0, 9)}${character}${part.slice(9)}`
-    await refuse(t, `${id} in the header`, `${inside(head)}.${payload}.${signature}`, 'not-compact')
-    await refuse(t, `${id} in the claims`, `${head}.${inside(payload)}.${signature}`, 'not-compact')
-    await refuse(t, `${id} in the signature`, `${head}.${payload}.${inside(signature)}`, 'not-compact')
+    await refuse(t, `${name} in the header`, `${inside(head)}.${payload}.${signature}`, 'not-compact')
+    await refuse(t, `${name} in the claims`, `${head}.${inside(payload)}.${signature}`, 'not-compact')
+    await refuse(t, `${name} in the signature`, `${head}.${payload}.${inside(signature)}`, 'not-compact')
   }
   for (const form of [
     `${token}.`,
@@ -95,7 +87,7 @@ t.test('transport and format', async (t) => {
   }
   await refuse(
     t,
-    'JWT-017 JSON serialization',
+    'JSON serialization',
     JSON.stringify({ payload, signatures: [{ protected: head, signature }] }),
     'not-compact',
   )
@@ -107,23 +99,22 @@ t.test('transport and format', async (t) => {
   )
   await refuse(t, 'one character over', `${head}.${payload}.${signature.slice(0, 341)}`, 'encoding')
   for (const head of ['{', '[]', 'null', '"RS256"', '\ufeff{"alg":"RS256"}']) {
-    await refuse(t, `JWT-018 header ${head}`, jwt(head), 'header')
+    await refuse(t, `header ${head}`, jwt(head), 'header')
   }
   const latin1 = Buffer.from('{"alg":"RS256","x":"\xe9"}', 'latin1').toString('base64url')
-  await refuse(t, 'JWT-018 header in Latin-1', `${latin1}.${payload}.${signature}`, 'header')
-  await refuse(
-    t,
-    'JWT-019 alg RS256, then none',
-    jwt('{"alg":"RS256","kid":"rsa","alg":"none"}'),
-    'algorithm',
-  )
-  t.equal((await mint({ headers: { authorization: '' } })).status, 401, 'JWT-002')
+  await refuse(t, 'header in Latin-1', `${latin1}.${payload}.${signature}`, 'header')
+  await refuse(t, 'alg RS256, then none', jwt('{"alg":"RS256","kid":"rsa","alg":"none"}'), 'algorithm')
+  t.equal((await mint({ headers: { authorization: '' } })).status, 401, 'an empty header')
   t.equal(
     (await mint({ headers: { authorization: `DPoP ${token}` } })).json.code,
     'unauthenticated',
-    'JWT-004',
+    'another scheme',
   )
-  t.equal((await mint({ headers: { authorization: `bEARER ${token}` } })).status, 201, 'JWT-005')
+  t.equal(
+    (await mint({ headers: { authorization: `bEARER ${token}` } })).status,
+    201,
+    'the case of the scheme does not matter',
+  )
   for (const pair of [
     [`Bearer ${token}`, 'Bearer x'],
     ['Bearer x', `Bearer ${token}`],
@@ -151,9 +142,9 @@ t.test('algorithm and key confusion', async (t) => {
     5,
     ['RS256'],
   ]) {
-    await refuse(t, `JWT-022, JWT-028 alg ${JSON.stringify(alg)}`, jwt({ ...header, alg }), 'algorithm')
+    await refuse(t, `alg ${JSON.stringify(alg)}`, jwt({ ...header, alg }), 'algorithm')
   }
-  await refuse(t, 'JWT-023 none in escapes', jwt('{"alg":"no\\u006ee","kid":"rsa"}'), 'algorithm')
+  await refuse(t, 'none in escapes', jwt('{"alg":"no\\u006ee","kid":"rsa"}'), 'algorithm')
   const spki = await exportSPKI((await importJWK(rsaJwk, 'RS256')) as Parameters<typeof exportSPKI>[0])
   const pkcs1 = rsa.publicKey.export({ format: 'pem', type: 'pkcs1' }).toString()
   const secrets: (string | Buffer)[] = [
@@ -171,7 +162,7 @@ t.test('algorithm and key confusion', async (t) => {
     for (const alg of ['HS256', 'HS384', 'HS512']) {
       const input = `${encode({ ...header, alg })}.${encode(claims)}`
       const mac = createHmac(alg.replace('HS', 'sha'), secret).update(input).digest('base64url')
-      await refuse(t, `JWT-025, JWT-026 ${alg} with secret ${index}`, `${input}.${mac}`, 'algorithm')
+      await refuse(t, `${alg} with secret ${index}`, `${input}.${mac}`, 'algorithm')
     }
   }
   const pss = (saltLength: number) => (input: string) =>
@@ -184,24 +175,24 @@ t.test('algorithm and key confusion', async (t) => {
     const input = `${encode({ ...header, alg: 'PS256' })}.${encode(claims)}`
     await refuse(
       t,
-      `JWT-029, JWT-043 PS256 by an RS256 key, salt ${saltLength}`,
+      `PS256 by an RS256 key, salt ${saltLength}`,
       `${input}.${pss(saltLength)(input).toString('base64url')}`,
       'unknown-key',
     )
   }
   for (const alg of ['ES384', 'ES512', 'ES256K', 'PS512']) {
-    await refuse(t, `JWT-031 ${alg}`, jwt({ ...header, alg, kid: 'ec' }), 'algorithm')
+    await refuse(t, `alg ${alg} with a key of another curve`, jwt({ ...header, alg, kid: 'ec' }), 'algorithm')
   }
   await refuse(
     t,
-    'JWT-034 PBES2',
+    'PBES2',
     jwt({ alg: 'PBES2-HS256+A128KW', enc: 'A128GCM', p2c: 2 ** 31, kid: 'rsa' }),
     'algorithm',
   )
-  await refuse(t, 'JWT-035 nested', jwt({ ...header, cty: 'JWT' }, encode(jwt())), 'header-parameter')
+  await refuse(t, 'nested', jwt({ ...header, cty: 'JWT' }, encode(jwt())), 'header-parameter')
 
   const narrow = await start(t, { AUTH_ALGORITHMS: 'ES256' })
-  await narrow.refuse(t, 'JWT-032 not accepted here', jwt(), 'algorithm')
+  await narrow.refuse(t, 'not accepted here', jwt(), 'algorithm')
 })
 
 t.test('signatures', async (t) => {
@@ -210,13 +201,13 @@ t.test('signatures', async (t) => {
   const [head, payload, signature = ''] = token.split('.')
   await refuse(
     t,
-    'JWT-037 claims changed',
+    'claims changed',
     `${head}.${encode({ ...claims, company_id: 'globex' })}.${signature}`,
     'signature',
   )
   await refuse(
     t,
-    'JWT-038 header changed',
+    'header changed',
     `${encode({ ...header, typ: 'JWT' })}.${payload}.${signature}`,
     'signature',
   )
@@ -234,14 +225,14 @@ t.test('signatures', async (t) => {
   const order = Buffer.from('ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551', 'hex')
   const number = (value: number) => Buffer.concat([Buffer.alloc(31), Buffer.from([value])])
   const forged: [string, Buffer][] = [
-    ['JWT-040 DER', ecSign(input, 'der')],
-    ['JWT-040 63 bytes', good.subarray(0, 63)],
-    ['JWT-040 65 bytes', Buffer.concat([good, Buffer.from([0])])],
-    ['JWT-041 r=0 s=0', Buffer.alloc(64)],
-    ['JWT-041 r=0 s=1', Buffer.concat([number(0), number(1)])],
-    ['JWT-041 r=1 s=0', Buffer.concat([number(1), number(0)])],
-    ['JWT-041 r=n s=n', Buffer.concat([order, order])],
-    ['JWT-041 all ones', Buffer.alloc(64, 255)],
+    ['DER', ecSign(input, 'der')],
+    ['63 bytes', good.subarray(0, 63)],
+    ['65 bytes', Buffer.concat([good, Buffer.from([0])])],
+    ['r=0 s=0', Buffer.alloc(64)],
+    ['r=0 s=1', Buffer.concat([number(0), number(1)])],
+    ['r=1 s=0', Buffer.concat([number(1), number(0)])],
+    ['r=n s=n', Buffer.concat([order, order])],
+    ['all ones', Buffer.alloc(64, 255)],
   ]
   for (const [name, bytes] of forged)
     await refuse(t, name, `${input}.${bytes.toString('base64url')}`, 'signature')
@@ -268,24 +259,19 @@ t.test('key selection and key supply', async (t) => {
     enc: 'A256GCM',
   }
   for (const [name, value] of Object.entries(parameters)) {
-    await refuse(
-      t,
-      `JWT-046, JWT-047, JWT-064 ${name}`,
-      jwt({ ...header, [name]: value }),
-      'header-parameter',
-    )
+    await refuse(t, `header parameter ${name}`, jwt({ ...header, [name]: value }), 'header-parameter')
   }
   for (const crit of [[], 'x', null])
-    await refuse(t, 'JWT-064 crit', jwt({ ...header, crit }), 'header-parameter')
+    await refuse(t, `crit ${JSON.stringify(crit)}`, jwt({ ...header, crit }), 'header-parameter')
   for (const kid of ['../../../../dev/null', '/dev/null', 'of-another-realm', 'RSA']) {
     const reason = 'unknown-key'
-    await refuse(t, `JWT-049, JWT-061 ${kid}`, jwt({ ...header, kid }), reason)
+    await refuse(t, `kid ${kid}`, jwt({ ...header, kid }), reason)
   }
   for (const kid of ['', "x' UNION SELECT '1';--", `| curl ${url}`, 'a\n', '\u001b[31m', 'x'.repeat(512)]) {
-    await refuse(t, `JWT-050, JWT-052 ${JSON.stringify(kid)}`, jwt({ ...header, kid }), 'unknown-key')
+    await refuse(t, `kid ${JSON.stringify(kid)}`, jwt({ ...header, kid }), 'unknown-key')
   }
   for (const kid of [5, null, [], {}, 'x'.repeat(513)]) {
-    await refuse(t, `JWT-050, JWT-052 ${JSON.stringify(kid)}`, jwt({ ...header, kid }), 'key-id')
+    await refuse(t, `kid ${JSON.stringify(kid)}`, jwt({ ...header, kid }), 'key-id')
   }
   t.equal(hits, 0)
 })
@@ -295,17 +281,18 @@ t.test('registered claims', async (t) => {
   const but = (change: object) => jwt(header, { ...claims, ...change })
 
   for (const payload of ['', 'x', '[]', '"a"', '1', 'null', '{', '\ufeff{}']) {
-    await refuse(t, `JWT-062 ${payload}`, jwt(header, payload || ' '), 'claims')
+    await refuse(t, `claims ${payload}`, jwt(header, payload || ' '), 'claims')
   }
   const latin1 = `${encode(header)}.${Buffer.from('{"sub":"\xe9"}', 'latin1').toString('base64url')}`
-  await refuse(t, 'JWT-062 invalid UTF-8', `${latin1}.${rsaSign(latin1)}`, 'claims')
+  await refuse(t, 'claims in invalid UTF-8', `${latin1}.${rsaSign(latin1)}`, 'claims')
   for (const exp of [undefined, null, 'x', true, [], String(now + 60)])
-    await refuse(t, `JWT-065 ${exp}`, but({ exp }), 'claim-exp')
-  await refuse(t, 'JWT-067', but({ iat: now - 60, exp: now - 5 }), 'expired')
+    await refuse(t, `exp ${JSON.stringify(exp)}`, but({ exp }), 'claim-exp')
+  await refuse(t, 'an expired token', but({ iat: now - 60, exp: now - 5 }), 'expired')
   for (const exp of [1e308, Number.MAX_SAFE_INTEGER, now + 86_401])
-    await refuse(t, 'JWT-068', but({ exp }), 'lifetime')
-  await refuse(t, 'JWT-070', but({ iat: now + 6 }), 'issued-in-future')
-  for (const iat of [null, String(now), {}]) await refuse(t, 'JWT-071', but({ iat }), 'claim-iat')
+    await refuse(t, `exp ${exp}`, but({ exp }), 'lifetime')
+  await refuse(t, 'a token issued in the future', but({ iat: now + 6 }), 'issued-in-future')
+  for (const iat of [null, String(now), {}])
+    await refuse(t, `iat ${JSON.stringify(iat)}`, but({ iat }), 'claim-iat')
   await refuse(t, 'nbf', but({ nbf: now + 6 }), 'claim-nbf')
   await refuse(t, 'nbf as text', but({ nbf: 'x' }), 'claim-nbf')
   const audiences = [
@@ -319,8 +306,8 @@ t.test('registered claims', async (t) => {
     5,
     null,
   ]
-  for (const aud of audiences) await refuse(t, `JWT-073 ${JSON.stringify(aud)}`, but({ aud }), 'claim-aud')
-  t.equal((await mint({ token: but({ aud: ['x', audience] }) })).status, 201, 'JWT-074')
+  for (const aud of audiences) await refuse(t, `audience ${JSON.stringify(aud)}`, but({ aud }), 'claim-aud')
+  t.equal((await mint({ token: but({ aud: ['x', audience] }) })).status, 201, 'one of several audiences')
   for (const iss of [undefined, null, '', `${issuer}/`, issuer.toUpperCase(), [issuer]]) {
     await refuse(t, `issuer ${iss}`, but({ iss }), 'claim-iss')
   }
@@ -335,18 +322,18 @@ t.test('registered claims', async (t) => {
     { events: {} },
   ]
   for (const more of foreign)
-    await refuse(t, `JWT-076, JWT-077 ${JSON.stringify(more)}`, but(more), 'not-an-access-token')
+    await refuse(t, `claims ${JSON.stringify(more)}`, but(more), 'not-an-access-token')
   t.equal(
     (await mint({ token: but({ token_use: 'access', typ: 'Bearer' }) })).status,
     201,
     'their access tokens',
   )
-  await refuse(t, 'JWT-082', but({ cnf: { jkt: 'x' } }), 'not-an-access-token')
-  await refuse(t, 'JWT-083', but({ act: { sub: 'x' } }), 'not-an-access-token')
+  await refuse(t, 'a token bound to a key', but({ cnf: { jkt: 'x' } }), 'not-an-access-token')
+  await refuse(t, 'a token of an actor', but({ act: { sub: 'x' } }), 'not-an-access-token')
   t.equal((await arrived()).length, 2)
 })
 
-t.test('JWT-085 good tokens after many bad ones', async (t) => {
+t.test('good tokens are accepted after many bad ones', async (t) => {
   const { mint } = await start(t)
   const good = jwt()
   for (let i = 0; i < 50; i++) await mint({ token: `${good.slice(0, -4)}AAAA` })
@@ -370,10 +357,10 @@ t.test('company scope', async (t) => {
     { idtyp: 'app' },
   ]
   for (const service of services) matchProblem(t, await mint(but(service)), 'identity-not-mappable')
-  t.strictSame(await arrived(), [], 'JWT-088, JWT-089, JWT-091')
+  t.strictSame(await arrived(), [])
 })
 
-t.test('JWT-095 no oracle, and the reasons are counted', async (t) => {
+t.test('all refused tokens get the same response, and the reasons are counted', async (t) => {
   const { mint, managementUrl } = await start(t)
   const other = await createTokenSigner('RS256', 'rsa')
   const tokens = [

@@ -32,7 +32,7 @@ async function startBalancer(t: Test, env: Record<string, string>) {
   }
 }
 
-t.test(`LIFE-49 ${rounds} rolling restarts of two replicas behind HAProxy lose no request`, async (t) => {
+t.test(`${rounds} rolling restarts of two replicas behind HAProxy lose no request`, async (t) => {
   const peers = await startPeers(t)
   const places = await Promise.all(
     ['replica-1', 'replica-2'].map(async (name) => ({

@@ -95,7 +95,7 @@ t.test('secrets are there, but nothing prints them along with the rest', async (
   t.notMatch(inspect(config, { depth: null }) + JSON.stringify(config), 'canary')
 })
 
-t.test('API2-2, LIFE-55 every fault at once, by name and never by value', async (t) => {
+t.test('every fault at once, by name and never by value', async (t) => {
   t.strictSame(
     faultsOf({
       AUTH_ISSUER: undefined,
@@ -210,7 +210,7 @@ t.test('URLs', async (t) => {
   }
 })
 
-t.test('API7-2, API8-2 one variable at a time', async (t) => {
+t.test('one variable at a time', async (t) => {
   const good: Environment[] = [
     { PORT: '0' },
     { ALLOW_INSECURE_URLS: 'true' },

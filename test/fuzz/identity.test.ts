@@ -28,43 +28,40 @@ const template = fc
     }
   })
 
-t.test(
-  'API1-3 two callers share an identity only if the templates leave out what tells them apart',
-  async (t) => {
-    let compared = 0
-    fc.assert(
-      fc.property(
-        template,
-        template,
-        id,
-        id,
-        id,
-        id,
-        (clientId, externalRef, companyA, userA, companyB, userB) => {
-          const identify = createClientIdentity({ clientId, externalRef }, 'k'.repeat(32))
-          const named = (caller: { companyId: string; userId: string }) => [
-            /\{company/.test(clientId + externalRef) && caller.companyId,
-            /\{user/.test(clientId + externalRef) && caller.userId,
-          ]
-          const identityOf = (caller: { companyId: string; userId: string }) => {
-            try {
-              return JSON.stringify(identify(caller, 'r'))
-            } catch (error) {
-              if (!(error instanceof Problem)) throw error
-              // Refused, so it is shared with no one.
-              return undefined
-            }
+t.test('two callers share an identity only if the templates leave out what tells them apart', async (t) => {
+  let compared = 0
+  fc.assert(
+    fc.property(
+      template,
+      template,
+      id,
+      id,
+      id,
+      id,
+      (clientId, externalRef, companyA, userA, companyB, userB) => {
+        const identify = createClientIdentity({ clientId, externalRef }, 'k'.repeat(32))
+        const named = (caller: { companyId: string; userId: string }) => [
+          /\{company/.test(clientId + externalRef) && caller.companyId,
+          /\{user/.test(clientId + externalRef) && caller.userId,
+        ]
+        const identityOf = (caller: { companyId: string; userId: string }) => {
+          try {
+            return JSON.stringify(identify(caller, 'r'))
+          } catch (error) {
+            if (!(error instanceof Problem)) throw error
+            // Refused, so it is shared with no one.
+            return undefined
           }
-          const a = { companyId: companyA, userId: userA }
-          const b = { companyId: companyB, userId: userB }
-          const [ofA, ofB] = [identityOf(a), identityOf(b)]
-          if (ofA === undefined || ofB === undefined) return true
-          compared += 1
-          return (ofA === ofB) === (JSON.stringify(named(a)) === JSON.stringify(named(b)))
-        },
-      ),
-      { numRuns },
-    )
-    t.ok(compared > numRuns / 20, `${compared} of ${numRuns} pairs are compared`)
-  },
-)
+        }
+        const a = { companyId: companyA, userId: userA }
+        const b = { companyId: companyB, userId: userB }
+        const [ofA, ofB] = [identityOf(a), identityOf(b)]
+        if (ofA === undefined || ofB === undefined) return true
+        compared += 1
+        return (ofA === ofB) === (JSON.stringify(named(a)) === JSON.stringify(named(b)))
+      },
+    ),
+    { numRuns },
+  )
+  t.ok(compared > numRuns / 20, `${compared} of ${numRuns} pairs are compared`)
+})

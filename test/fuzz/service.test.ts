@@ -172,7 +172,7 @@ t.test('whatever arrives', async (t) => {
   await assertGood()
 
   const series = await readSeries()
-  t.equal(series.length, seriesBefore.length, 'LOG-05 no series is added')
+  t.equal(series.length, seriesBefore.length, 'no series is added')
   t.strictSame(
     series.filter((line) => /acme|u-1|onboarding\/|sandbox-/.test(line)),
     [],

@@ -43,7 +43,7 @@ async function mintUntilDropped({ mintSome, dropped }: Server): Promise<void> {
   }, 'the service to drop log lines')
 }
 
-t.test('LOG-08 who does not read holds up nobody, and what he misses is counted', async (t) => {
+t.test('who does not read holds up nobody, and what he misses is counted', async (t) => {
   const server = await start(t)
   t.equal(await server.dropped(), 0)
   server.child.stdout.pause()
@@ -78,7 +78,7 @@ t.test('a full disk holds up nobody', async (t) => {
   t.equal(server.output.stderr, '')
 })
 
-t.test('LIFE-48 who stops reading for good holds up nobody', async (t) => {
+t.test('who stops reading for good holds up nobody', async (t) => {
   const server = await start(t)
   server.child.stdout.destroy()
   await server.mintSome()
@@ -88,7 +88,7 @@ t.test('LIFE-48 who stops reading for good holds up nobody', async (t) => {
   t.equal(server.output.stderr, '')
 })
 
-t.test('LOG-08 who never reads does not keep the process from ending', async (t) => {
+t.test('who never reads does not keep the process from ending', async (t) => {
   const server = await start(t)
   server.child.stdout.pause()
   await mintUntilDropped(server)

@@ -4,7 +4,7 @@ import { build } from '../helper.js'
 const traceId = '4bf92f3577b34da6a3ce929d0e0e4736'
 const good = `00-${traceId}-00f067aa0ba902b7-01`
 
-t.test('STD-20 every line of a request bears the id of its trace, and iDenfy is not told', async (t) => {
+t.test('every line of a request bears the id of its trace, and iDenfy is not told', async (t) => {
   const service = await build(t)
   await service.mint({ headers: { traceparent: good, tracestate: 'canary=1' } })
   const lines = service.log().filter(({ requestId }) => requestId !== undefined)
@@ -22,7 +22,7 @@ t.test('STD-20 every line of a request bears the id of its trace, and iDenfy is 
   t.equal(service.log('success').at(-1)?.traceId, traceId)
 })
 
-t.test('STD-21, HTTP-066 what is no trace context is ignored', async (t) => {
+t.test('what is no trace context is ignored', async (t) => {
   const service = await build(t)
   for (const traceparent of [
     '',

@@ -53,7 +53,7 @@ const basic = (key: string, secret: string) => `Basic ${Buffer.from(`${key}:${se
 const policyOf = (lifetime: number) => JSON.stringify({ session: { lifetime } })
 
 for (const [way, setUp] of Object.entries(ways)) {
-  t.test(`LIFE-24 files are replaced ${way}`, async (t) => {
+  t.test(`files are replaced ${way}`, async (t) => {
     const { dir, replace } = setUp(t, {
       key: apiKey,
       secret: apiSecret,
@@ -89,7 +89,7 @@ for (const [way, setUp] of Object.entries(ways)) {
     t.not(before?.body.clientId, after?.body.clientId)
     t.match(await service.metrics(), 'idenfy_credentials_generation 2\n')
 
-    await t.test('LIFE-25 by what cannot be used: the old ones stay', async (t) => {
+    await t.test('by what cannot be used: the old ones stay', async (t) => {
       replace({ key: 'two words', secret: '', identity: 'short', policy: '{"session":' })
       await until(
         async () =>
@@ -134,7 +134,7 @@ for (const [way, setUp] of Object.entries(ways)) {
   })
 }
 
-t.test('LIFE-27 key and secret are used as a pair, never one of them alone', async (t) => {
+t.test('key and secret are used as a pair, never one of them alone', async (t) => {
   const dir = t.testdir({ key: apiKey, secret: apiSecret })
   const pairs = new Set<string>()
   const idenfy = await startFaultServer(t, (socket, { head }) => {

@@ -27,29 +27,29 @@ t.test('what the router refuses', async (t) => {
     `${path};a=1`,
     `${path}%00`,
   ]) {
-    await t.test(`HTTP-032 404 ${url}`, async (t) => {
+    await t.test(`404 ${url}`, async (t) => {
       const answer = await send(service.url + url, { method: 'POST' })
       matchProblem(t, answer, 'not-found')
       t.notMatch(answer.text, 'onboarding', 'the path is not repeated')
     })
   }
   for (const url of ['/livez', '/readyz', '/metrics', '/docs']) {
-    await t.test(`API5-2 404 ${url} on the public listener`, async (t) => {
+    await t.test(`404 ${url} on the public listener`, async (t) => {
       matchProblem(t, await send(service.url + url), 'not-found')
     })
   }
   for (const method of ['GET', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const) {
-    await t.test(`STD-07 405 ${method}`, async (t) => {
+    await t.test(`405 ${method}`, async (t) => {
       const answer = await send(`${service.url}${path}`, { method })
       matchProblem(t, answer, 'method-not-allowed')
       t.equal(answer.headers.allow, 'POST')
     })
   }
-  await t.test('STD-24 405 HEAD has no body', async (t) => {
+  await t.test('405 HEAD has no body', async (t) => {
     const answer = await send(service.url + path, { method: 'HEAD' })
     t.strictSame([answer.status, answer.headers.allow, answer.text], [405, 'POST', ''])
   })
-  await t.test('HTTP-034 400 for a URL that cannot be decoded, with its access line', async (t) => {
+  await t.test('400 for a URL that cannot be decoded, with its access line', async (t) => {
     matchProblem(t, await send(`${service.url}/%`), 'malformed-request')
     t.match(service.log('malformed-request'), [{ method: 'GET', status: 400, requestId: String }])
   })
@@ -106,7 +106,7 @@ t.test('what the HTTP parser refuses', async (t) => {
   t.equal((await service.mint()).status, 201, 'the process lives')
 })
 
-t.test('LOG-03 a failure nobody foresaw is told to the operator alone', async (t) => {
+t.test('a failure nobody foresaw is told to the operator alone', async (t) => {
   const service = await build(t, {
     prepare: (app) => {
       app.get('/bug', async () => {

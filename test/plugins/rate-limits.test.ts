@@ -82,7 +82,7 @@ t.test('limits keep to a clock that never goes back', async (t) => {
   t.equal((await service.mint()).status, 201)
 })
 
-t.test('API4-1 one company at its limit does not slow another', async (t) => {
+t.test('one company at its limit does not slow another', async (t) => {
   const service = await build(t, {
     env: { RATE_LIMIT_USER_PER_MINUTE: '1', RATE_LIMIT_COMPANY_PER_MINUTE: '2' },
   })
@@ -97,7 +97,7 @@ t.test('API4-1 one company at its limit does not slow another', async (t) => {
   t.equal((await mint('globex', 'u-4')).status, 201)
 })
 
-t.test('API4-2 failed authentications count by address, and hurt nobody with good credentials', async (t) => {
+t.test('failed authentications count by address, and hurt nobody with good credentials', async (t) => {
   const service = await build(t, {
     env: { RATE_LIMIT_IP_PER_MINUTE: '2', RATE_LIMIT_COMPANY_PER_MINUTE: '5' },
   })

@@ -18,7 +18,7 @@ async function start(t: Test, env: Record<string, string> = {}) {
   }
 }
 
-t.test('STD-13 the same key and request get the stored answer', async (t) => {
+t.test('the same key and request get the stored answer', async (t) => {
   const service = await start(t)
   const first = await service.mintWith('"8e03978e-40d5-43dd-bc93-6894a57f9324"', { locale: 'lt' })
   t.equal(first.status, 201)
@@ -34,7 +34,7 @@ t.test('STD-13 the same key and request get the stored answer', async (t) => {
   t.match(await service.metrics(), 'kyb_tokens_total{origin="idempotent"} 2\n')
 })
 
-t.test('STD-14 the same key with another request', async (t) => {
+t.test('the same key with another request', async (t) => {
   const service = await start(t)
   t.equal((await service.mintWith('k', { locale: 'lt' })).status, 201)
   matchProblem(t, await service.mintWith('k', { locale: 'en' }), 'idempotency-mismatch')
@@ -42,7 +42,7 @@ t.test('STD-14 the same key with another request', async (t) => {
   t.equal(await service.posts(), 1)
 })
 
-t.test('STD-15 the same key while it is in flight', async (t) => {
+t.test('the same key while it is in flight', async (t) => {
   let release = () => {}
   const idenfy = await startFaultServer(t, (socket) => {
     release = () => socket.write(created)
@@ -61,7 +61,7 @@ t.test('STD-15 the same key while it is in flight', async (t) => {
   t.equal(idenfy.arrivals.length, 1)
 })
 
-t.test('STD-16, API1-4 a key is scoped to the caller', async (t) => {
+t.test('a key is scoped to the caller', async (t) => {
   const service = await start(t)
   const callers = [{}, { sub: 'u-2' }, { company_id: 'globex' }, { company_id: 'u-1', sub: 'acme' }]
   const tokens = new Set<string>()
@@ -112,7 +112,7 @@ t.test('a key remembers for an hour that its outcome is unknown', async (t) => {
   t.equal((await service.mintWith('k')).status, 201)
 })
 
-t.test('STD-19 it is stored for the life of the token, but at most an hour', async (t) => {
+t.test('it is stored for the life of the token, but at most an hour', async (t) => {
   const policyOf = (lifetime: number) => ({
     KYB_POLICY_FILE: `${t.testdir({ [`${lifetime}.json`]: JSON.stringify({ session: { lifetime } }) })}/${lifetime}.json`,
   })
@@ -144,7 +144,7 @@ t.test(
   },
 )
 
-t.test('STD-12 a key is a short string of plain characters', async (t) => {
+t.test('a key is a short string of plain characters', async (t) => {
   const service = await start(t)
   const long = 'k'.repeat(64)
   for (const key of [long, `"${long}"`, 'A1._~+/=:-']) t.equal((await service.mintWith(key)).status, 201, key)

@@ -17,7 +17,7 @@ async function start(t: Test, env: Record<string, string> = {}) {
   }
 }
 
-t.test('UP-59, API4-4 equal requests in flight together share one POST', async (t) => {
+t.test('equal requests in flight together share one POST', async (t) => {
   const held: (() => void)[] = []
   const idenfy = await startFaultServer(t, (socket) => held.push(() => socket.write(created)))
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url, KYB_REPLAY_SECONDS: '0' })
@@ -60,7 +60,7 @@ t.test('a success answers equal requests for a while', async (t) => {
   t.equal(await service.posts(), 2)
 })
 
-t.test('UP-61 a token that is about to expire answers nobody but who asked for it', async (t) => {
+t.test('a token that is about to expire answers nobody but who asked for it', async (t) => {
   const policy = JSON.stringify({ session: { lifetime: 60 } })
   const service = await start(t, {
     KYB_REPLAY_SECONDS: '3600',
@@ -74,7 +74,7 @@ t.test('UP-61 a token that is about to expire answers nobody but who asked for i
   t.equal(await service.posts(), 2)
 })
 
-t.test('API1-3 what differs in company, user or session never shares', async (t) => {
+t.test('what differs in company, user or session never shares', async (t) => {
   const service = await start(t)
   const open = { company_id: ['acme', 'globex', 'a', 'acmeu'], sub: ['u-1', 'u-2', '1', 'u-1acme'] }
   const tokens = new Map<string, string>()
@@ -138,7 +138,7 @@ t.test('an unknown outcome answers identical requests for five seconds', async (
   t.equal(await service.posts(), 2)
 })
 
-t.test('UP-50 a caller who hangs up does not stop a POST, and finds its token later', async (t) => {
+t.test('a caller who hangs up does not stop a POST, and finds its token later', async (t) => {
   let release = () => {}
   const idenfy = await startFaultServer(t, (socket) => {
     release = () => socket.write(created)
@@ -184,7 +184,7 @@ t.test('closing waits for a POST whose caller has hung up', async (t) => {
   t.match(await service.metrics(), 'idenfy_requests_total{outcome="success"} 1')
 })
 
-t.test('UP-58 so many POSTs at a time; as many may wait, for half a second; the rest is shed', async (t) => {
+t.test('so many POSTs at a time; as many may wait, for half a second; the rest is shed', async (t) => {
   const held: (() => void)[] = []
   const idenfy = await startFaultServer(t, (socket) => held.push(() => socket.write(created)))
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url, IDENFY_MAX_IN_FLIGHT: '2' })

@@ -101,7 +101,7 @@ t.test('a token without a user is at fault', async (t) => {
   }
 })
 
-t.test('JWT-091 a token of a service has no user, whatever its subject', async (t) => {
+t.test('a token of a service has no user, whatever its subject', async (t) => {
   const resolve = createCallerResolver(defaults)
   for (const mark of [
     { client_id: 'u-1' },

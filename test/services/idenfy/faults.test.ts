@@ -55,7 +55,7 @@ const causedBy = (phase: object, code: string | RegExp) => ({ ...phase, err: { c
 const retried = /idenfy_retries_total\{reason="not-sent",granted="true"\} 1/
 
 t.test('class N: nothing was sent, so once more is safe', async (t) => {
-  await t.test('UP-01, UP-02 the name does not resolve', async (t) => {
+  await t.test('the name does not resolve', async (t) => {
     const { metrics } = await expectFault(
       t,
       { url: 'https://idenfy.invalid' },
@@ -65,7 +65,7 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
     t.match(metrics, retried)
   })
 
-  await t.test('UP-03 nobody listens', async (t) => {
+  await t.test('nobody listens', async (t) => {
     const { metrics, answer } = await expectFault(
       t,
       // Port 1 is reserved and nobody listens there.
@@ -76,7 +76,7 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
     t.equal(answer.headers['retry-after'], '5')
   })
 
-  await t.test('UP-06 reset or closed during the TLS handshake', async (t) => {
+  await t.test('reset or closed during the TLS handshake', async (t) => {
     for (const end of [(socket: Socket) => socket.resetAndDestroy(), (socket: Socket) => socket.end()]) {
       let connections = 0
       const server = createServer((socket) => {
@@ -94,7 +94,7 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
     }
   })
 
-  await t.test('UP-04, UP-10 connecting takes too long, here in the TLS handshake', async (t) => {
+  await t.test('connecting takes too long, here in the TLS handshake', async (t) => {
     const server = createServer((socket) => socket.on('error', () => {}).resume())
     const url = `https://127.0.0.1:${await listen(t, server)}`
     const { metrics } = await expectFault(
@@ -178,9 +178,9 @@ t.test('class N, but no second try can help: iDenfy is not who it should be', as
   const expired = await certificate('localhost', Date.now() - 2 * day, Date.now() - day)
   const another = await certificate('another.example')
   const rows: [string, string | RegExp, FaultServerOptions['tls'] & object, string?][] = [
-    ['UP-07 self-signed', 'DEPTH_ZERO_SELF_SIGNED_CERT', good],
-    ['UP-08 expired', 'CERT_HAS_EXPIRED', expired, expired.cert],
-    ['UP-08 for another host', 'ERR_TLS_CERT_ALTNAME_INVALID', another, another.cert],
+    ['self-signed', 'DEPTH_ZERO_SELF_SIGNED_CERT', good],
+    ['expired', 'CERT_HAS_EXPIRED', expired, expired.cert],
+    ['for another host', 'ERR_TLS_CERT_ALTNAME_INVALID', another, another.cert],
     [
       'TLS 1.1 at most',
       'ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION',
@@ -235,71 +235,59 @@ t.test('class U: a verification may have been opened, so never again', async (t)
 
   const rows: [string, Script, Expected][] = [
     [
-      'UP-12 reset, no answer',
+      'reset, no answer',
       (s) => s.resetAndDestroy(),
       { ...broken, line: causedBy(afterSending, 'ECONNRESET') },
     ],
+    ['closed, no answer', (s) => s.end(), { ...broken, line: causedBy(afterSending, 'UND_ERR_SOCKET') }],
+    ['no answer', () => {}, late],
+    ['headers that drip', (s) => drip(s, created), late],
+    ['a body that stalls', (s) => s.write(truncated), late],
+    ['a body that drips', (s) => s.write(truncated, () => drip(s, created.slice(-5))), late],
+    ['cut off', (s) => s.end(truncated), { ...broken, line: causedBy(afterSending, 'UND_ERR_SOCKET') }],
     [
-      'UP-13 closed, no answer',
-      (s) => s.end(),
-      { ...broken, line: causedBy(afterSending, 'UND_ERR_SOCKET') },
-    ],
-    ['UP-16 no answer', () => {}, late],
-    ['UP-16 headers that drip', (s) => drip(s, created), late],
-    ['UP-17 a body that stalls', (s) => s.write(truncated), late],
-    ['UP-18 a body that drips', (s) => s.write(truncated, () => drip(s, created.slice(-5))), late],
-    ['UP-19 cut off', (s) => s.end(truncated), { ...broken, line: causedBy(afterSending, 'UND_ERR_SOCKET') }],
-    [
-      'UP-19 reset in the body',
+      'reset in the body',
       (s) => s.write(truncated, () => s.resetAndDestroy()),
       { ...broken, line: afterSending },
     ],
-    ['UP-20 chunks that end early', (s) => s.end(chunked('40\r\n{')), { ...broken, line: afterSending }],
-    ['UP-21 a chunk of no size', chunked('zz\r\n'), { ...bad, line: afterSending }],
-    ['UP-22 no HTTP', 'hello\r\n\r\n', { ...bad, line: afterSending }],
+    ['chunks that end early', (s) => s.end(chunked('40\r\n{')), { ...broken, line: afterSending }],
+    ['a chunk of no size', chunked('zz\r\n'), { ...bad, line: afterSending }],
+    ['no HTTP', 'hello\r\n\r\n', { ...bad, line: afterSending }],
     [
-      'UP-23 over 64 KiB',
+      'over 64 KiB',
       httpAnswer('201 Created', { ...goodToken, padding: 'x'.repeat(65_536) }),
       { ...bad, line: causedBy(afterSending, 'UND_ERR_RES_EXCEEDED_MAX_SIZE') },
     ],
     [
-      'UP-24 over 64 KiB in chunks',
+      'over 64 KiB in chunks',
       chunked(`${'2000\r\n'.concat('x'.repeat(8192), '\r\n').repeat(9)}`),
       { ...bad, line: causedBy(afterSending, 'UND_ERR_RES_EXCEEDED_MAX_SIZE') },
     ],
     [
-      'UP-25 20 kB of headers',
+      '20 kB of headers',
       fields(`X-Padding: ${'x'.repeat(20_000)}`),
       { ...bad, line: causedBy(afterSending, 'UND_ERR_HEADERS_OVERFLOW') },
     ],
+    ['encoded', fields('Content-Encoding: gzip'), { ...bad, line: { ...afterSending, reason: 'encoded' } }],
+    ['two lengths', fields('Content-Length: 7'), { ...bad, line: afterSending }],
+    ['two framings', fields('Transfer-Encoding: chunked'), { ...bad, line: afterSending }],
+    ['100, then 201', `HTTP/1.1 100 Continue\r\n\r\n${created}`, { ...broken, line: afterSending }],
     [
-      'UP-26 encoded',
-      fields('Content-Encoding: gzip'),
-      { ...bad, line: { ...afterSending, reason: 'encoded' } },
-    ],
-    ['UP-28 two lengths', fields('Content-Length: 7'), { ...bad, line: afterSending }],
-    ['UP-28 two framings', fields('Transfer-Encoding: chunked'), { ...bad, line: afterSending }],
-    ['UP-29 100, then 201', `HTTP/1.1 100 Continue\r\n\r\n${created}`, { ...broken, line: afterSending }],
-    [
-      'UP-34 HTML',
+      'HTML',
       httpAnswer('201 Created', '<html>'),
       { ...bad, line: { ...afterSending, reason: 'not-a-token' } },
     ],
-    ['UP-49 500', httpAnswer('500 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 500 } }],
+    ['500', httpAnswer('500 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 500 } }],
+    ['502', httpAnswer('502 Oops', '<html>'), { ...failed, line: { ...afterSending, upstreamStatus: 502 } }],
+    ['504', httpAnswer('504 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 504 } }],
+    ['503', httpAnswer('503 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 503 } }],
     [
-      'UP-49 502',
-      httpAnswer('502 Oops', '<html>'),
-      { ...failed, line: { ...afterSending, upstreamStatus: 502 } },
-    ],
-    ['UP-49 504', httpAnswer('504 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 504 } }],
-    ['UP-52 503', httpAnswer('503 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 503 } }],
-    [
-      'UP-52 503 with Retry-After',
+      '503 with Retry-After',
       httpAnswer('503 Oops', '', { 'Retry-After': '1' }),
       { ...failed, line: { ...afterSending, upstreamStatus: 503 } },
     ],
     [
-      'UP-49 INTERNAL_ERROR under another status',
+      'INTERNAL_ERROR under another status',
       httpAnswer('400 Bad Request', { identifier: 'INTERNAL_ERROR' }),
       { ...failed, line: { ...afterSending, upstreamStatus: 400, identifier: 'INTERNAL_ERROR' } },
     ],
@@ -313,7 +301,7 @@ t.test('class U: a verification may have been opened, so never again', async (t)
     })
   }
 
-  await t.test('UP-53 a redirect is not followed, and the credentials stay here', async (t) => {
+  await t.test('a redirect is not followed, and the credentials stay here', async (t) => {
     const canary = await startFaultServer(t, created)
     for (const status of [301, 302, 303, 307, 308]) {
       for (const location of [`${canary.url}/kyb/tokens/`, '/kyb/tokens/', 'http://169.254.169.254/']) {
@@ -327,7 +315,7 @@ t.test('class U: a verification may have been opened, so never again', async (t)
     t.equal(canary.connections, 0)
   })
 
-  await t.test('UP-14 a connection kept alive that iDenfy closes on the next request', async (t) => {
+  await t.test('a connection kept alive that iDenfy closes on the next request', async (t) => {
     const idenfy = await startFaultServer(t, created)
     const service = await build(t, { env: { IDENFY_BASE_URL: idenfy.url } })
     service.secrets.add(goodToken.tokenString)
@@ -345,28 +333,24 @@ t.test('class R: iDenfy refused before any work', async (t) => {
     httpAnswer(status, { identifier, message })
   const rejections: [string, string, string][] = [
     ...['BAD_VALUE', 'MISSING_VALUE', 'VALIDATION_ERROR', 'JSON_ERROR', 'ENCODING_ERROR'].map(
-      (identifier): [string, string, string] => [
-        `UP-40 ${identifier}`,
-        'request',
-        answerOf('400 Bad', identifier),
-      ],
+      (identifier): [string, string, string] => [`${identifier}`, 'request', answerOf('400 Bad', identifier)],
     ),
-    ['UP-41 401', 'credentials', httpAnswer('401 No')],
-    ['UP-41 401 UNAUTHORIZED', 'credentials', answerOf('401 No', 'UNAUTHORIZED')],
-    ['UP-41 400 UNAUTHORIZED', 'credentials', answerOf('400 No', 'UNAUTHORIZED')],
-    ['UP-41 AUTHENTICATION_FAILED', 'credentials', answerOf('401 No', 'AUTHENTICATION_FAILED')],
-    ['UP-42 403', 'contract', httpAnswer('403 No')],
-    ['UP-42 PARTNER_CONTRACT_ERROR', 'contract', answerOf('400 No', 'PARTNER_CONTRACT_ERROR')],
-    ['UP-42 PERMISSIONS_ERROR', 'contract', answerOf('400 No', 'PERMISSIONS_ERROR', { flow: 'no' })],
-    ['UP-43 402', 'funds', httpAnswer('402 Pay')],
-    ['UP-43 token limit', 'funds', answerOf('400 No', 'PERMISSIONS_ERROR', 'Partner reached token limit')],
+    ['401', 'credentials', httpAnswer('401 No')],
+    ['401 UNAUTHORIZED', 'credentials', answerOf('401 No', 'UNAUTHORIZED')],
+    ['400 UNAUTHORIZED', 'credentials', answerOf('400 No', 'UNAUTHORIZED')],
+    ['AUTHENTICATION_FAILED', 'credentials', answerOf('401 No', 'AUTHENTICATION_FAILED')],
+    ['403', 'contract', httpAnswer('403 No')],
+    ['PARTNER_CONTRACT_ERROR', 'contract', answerOf('400 No', 'PARTNER_CONTRACT_ERROR')],
+    ['PERMISSIONS_ERROR', 'contract', answerOf('400 No', 'PERMISSIONS_ERROR', { flow: 'no' })],
+    ['402', 'funds', httpAnswer('402 Pay')],
+    ['token limit', 'funds', answerOf('400 No', 'PERMISSIONS_ERROR', 'Partner reached token limit')],
     ['404 of another server', 'endpoint', httpAnswer('404 No')],
-    ['UP-44 404', 'request', answerOf('404 No', 'NOT_FOUND')],
-    ['UP-44 405', 'request', answerOf('405 No', 'METHOD_NOT_ALLOWED')],
-    ['UP-46 413', 'request', httpAnswer('413 No')],
-    ['UP-46 415', 'request', httpAnswer('415 No')],
-    ['UP-46 422', 'request', httpAnswer('422 No')],
-    ['UP-46 418', 'request', httpAnswer('418 No')],
+    ['404', 'request', answerOf('404 No', 'NOT_FOUND')],
+    ['405', 'request', answerOf('405 No', 'METHOD_NOT_ALLOWED')],
+    ['413', 'request', httpAnswer('413 No')],
+    ['415', 'request', httpAnswer('415 No')],
+    ['422', 'request', httpAnswer('422 No')],
+    ['418', 'request', httpAnswer('418 No')],
   ]
   for (const [name, reason, script] of rejections) {
     await t.test(name, async (t) => {
@@ -378,7 +362,7 @@ t.test('class R: iDenfy refused before any work', async (t) => {
     })
   }
 
-  await t.test('UP-45 409', async (t) => {
+  await t.test('409', async (t) => {
     await expectFault(t, await startFaultServer(t, httpAnswer('409 Conflict')), {
       code: 'kyb-session-conflict',
       posts: 1,
@@ -388,9 +372,9 @@ t.test('class R: iDenfy refused before any work', async (t) => {
   })
 
   for (const [name, script] of [
-    ['UP-47 429', httpAnswer('429 Slow')],
-    ['UP-47 400 TOO_MANY_REQUESTS', answerOf('400 Slow', 'TOO_MANY_REQUESTS')],
-    ['UP-48 429 with a Retry-After that costs too much', httpAnswer('429 Slow', '', { 'Retry-After': '60' })],
+    ['429', httpAnswer('429 Slow')],
+    ['400 TOO_MANY_REQUESTS', answerOf('400 Slow', 'TOO_MANY_REQUESTS')],
+    ['429 with a Retry-After that costs too much', httpAnswer('429 Slow', '', { 'Retry-After': '60' })],
   ] as const) {
     await t.test(name, async (t) => {
       const { metrics } = await expectFault(t, await startFaultServer(t, script), {
@@ -402,7 +386,7 @@ t.test('class R: iDenfy refused before any work', async (t) => {
     })
   }
 
-  await t.test('UP-48 429 with a Retry-After that can be waited for', async (t) => {
+  await t.test('429 with a Retry-After that can be waited for', async (t) => {
     const busy = httpAnswer('429 Slow', '', { 'Retry-After': '1' })
     const idenfy = await startFaultServer(t, (socket, { index }) =>
       socket.write(index === 0 ? busy : created),
@@ -420,10 +404,10 @@ t.test('class R: iDenfy refused before any work', async (t) => {
 
 t.test('class C: iDenfy did it', async (t) => {
   const rows: [string, string, RegExp?][] = [
-    ['UP-30 201', created],
-    ['UP-29 103, then 201', `HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n${created}`],
-    ['UP-31 200 with a full token', httpAnswer('200 OK', goodToken), /idenfy_contract_drifts_total 1/],
-    ['UP-32 202 with a full token', httpAnswer('202 Accepted', goodToken), /idenfy_contract_drifts_total 1/],
+    ['201', created],
+    ['103, then 201', `HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n${created}`],
+    ['200 with a full token', httpAnswer('200 OK', goodToken), /idenfy_contract_drifts_total 1/],
+    ['202 with a full token', httpAnswer('202 Accepted', goodToken), /idenfy_contract_drifts_total 1/],
   ]
   for (const [name, script, metric = /idenfy_contract_drifts_total 0/] of rows) {
     await t.test(name, async (t) => {

@@ -79,7 +79,7 @@ t.test('the circuit opens after five outages in a row', async (t) => {
   })
 })
 
-t.test('UP-56 in a long outage iDenfy sees a call every five seconds', async (t) => {
+t.test('in a long outage iDenfy sees a call every five seconds', async (t) => {
   const { mint, idenfy, pass } = await start(t, failing)
   for (let second = 0; second < 300; second += 2.5) {
     await mint()
@@ -139,7 +139,7 @@ t.test('a call from before the opening neither closes it nor holds it open', asy
   t.equal(await isOpen(), true)
 })
 
-t.test('UP-55 a budget stops retries before they double the load', async (t) => {
+t.test('a budget stops retries before they double the load', async (t) => {
   const { mintAs, idenfy, metrics } = await start(t, httpAnswer('429 Slow', '', { 'Retry-After': '1' }))
   const answers = await Promise.all(Array.from({ length: 13 }, (_, index) => mintAs(`u-${index}`)))
   for (const { json } of answers) t.equal(json.code, 'provider-rate-limited')
@@ -163,7 +163,7 @@ t.test('UP-55 a budget stops retries before they double the load', async (t) => 
   })
 })
 
-t.test('UP-41, LIFE-26 credentials that were replaced on disk are tried once', async (t) => {
+t.test('credentials that were replaced on disk are tried once', async (t) => {
   const basic = (secret: string) => `Basic ${Buffer.from(`${apiKey}:${secret}`).toString('base64')}`
   const files = t.testdir({ key: `${apiKey}\n`, secret: apiSecret })
   let accepted = apiSecret
