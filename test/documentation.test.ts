@@ -72,11 +72,11 @@ t.test('the error table is the table of problems', async (t) => {
   )
 })
 
-t.test('the table of faults answers with problems that exist', async (t) => {
+t.test('the table of faults names problems that exist', async (t) => {
   const [, table = ''] = readFileSync('docs/reliability.md', 'utf8').split(/<!-- \/?faults.*-->/)
-  const answers = [...table.matchAll(/ (\d{3}) `([a-z-]+)`/g)]
-  t.ok(answers.length > 10)
-  for (const [, status, code = ''] of answers) {
+  const responses = [...table.matchAll(/ (\d{3}) `([a-z-]+)`/g)]
+  t.ok(responses.length > 10)
+  for (const [, status, code = ''] of responses) {
     t.equal(problems[code as keyof typeof problems]?.status, Number(status), code)
   }
 })

@@ -73,7 +73,7 @@ export async function startFaultServer(
   t.teardown(destroySockets)
   peer.url = `${tls ? 'https' : 'http'}://${host}:${port}`
   return Object.assign(peer, {
-    /** Nobody listens any more. */
+    /** No process listens any more. */
     vanish: () => {
       server.close()
       destroySockets()
@@ -82,8 +82,8 @@ export async function startFaultServer(
   })
 }
 
-/** The bytes of an answer. */
-export function httpAnswer(
+/** The bytes of a response. */
+export function httpResponse(
   statusLine: string,
   body: unknown = '',
   headers: Record<string, string> = {},
@@ -96,11 +96,11 @@ export function httpAnswer(
 
 /** A token as short as iDenfy can make it, for a day to come. */
 export const goodToken = { tokenString: 'T0ken', expiration: '2099-01-01T00:00:00Z' }
-export const created = httpAnswer('201 Created', goodToken)
+export const created = httpResponse('201 Created', goodToken)
 
 export const day = 24 * 60 * 60 * 1000
 
-/** One that nobody vouches for, for this host name. */
+/** A self-signed certificate for this host name. */
 export async function certificate(name: string, from = Date.now() - day, to = Date.now() + day) {
   const { private: key, cert } = await selfsigned.generate([{ name: 'commonName', value: name }], {
     notBeforeDate: new Date(from),

@@ -511,7 +511,7 @@ t.test('the issue forms are valid, and a fault in them is found', async (t) => {
   t.ok(breaches(TemplateChooser, chooser.replace('https:', 'http:')).length > 0)
 })
 
-t.test('someone owns every file', async (t) => {
+t.test('every file has an owner', async (t) => {
   const rules = read('.github/CODEOWNERS')
     .split('\n')
     .filter((line) => line !== '' && !line.startsWith('#'))

@@ -45,7 +45,7 @@ export interface HttpResponse {
   readonly json: any
 }
 
-/** Every problem that a test of this file has been answered with. */
+/** The body of every problem that a test of this file got. */
 const errorBodies: string[] = []
 
 /** What must never be in a log: it grows with every token that a test makes. */

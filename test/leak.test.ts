@@ -65,8 +65,8 @@ t.test('a process gives no secret away, whatever happens to it', async (t) => {
     { drop: 'mid-body' },
     { delayMs: 1000 },
   ]
-  const answers: string[] = []
-  const keep = ({ status, text }: HttpResponse) => status === 201 || answers.push(text)
+  const responses: string[] = []
+  const keep = ({ status, text }: HttpResponse) => status === 201 || responses.push(text)
   for (const fault of faults) {
     await peers.setFault({ ...fault, times: 1 })
     keep(await post())
@@ -97,17 +97,21 @@ t.test('a process gives no secret away, whatever happens to it', async (t) => {
   ]) {
     const { socket, received } = openSocket(url)
     socket.write(bytes)
-    answers.push(await received())
+    responses.push(await received())
   }
   for (let i = 0; i < 20; i++) keep(await post({ headers: { 'idempotency-key': String(i) } }))
-  t.equal(JSON.parse(answers.at(-1) ?? '').code, 'rate-limited')
+  t.equal(JSON.parse(responses.at(-1) ?? '').code, 'rate-limited')
 
   const { text: metrics } = await send(`${managementUrl}/metrics`)
   t.match(metrics, 'authentication_failures_total')
   server.child.kill('SIGTERM')
   t.equal(await server.exited(), 0)
   t.ok(server.output.stdout.split('\n').length > faults.length + 10)
-  for (const [place, text] of Object.entries({ ...server.output, metrics, answers: answers.join('\n') })) {
+  for (const [place, text] of Object.entries({
+    ...server.output,
+    metrics,
+    responses: responses.join('\n'),
+  })) {
     t.strictSame(secrets.foundIn(text), [], place)
   }
 })

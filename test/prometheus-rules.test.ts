@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
-import { certificate, created, httpAnswer, startFaultServer } from './fault-server.js'
+import { certificate, created, httpResponse, startFaultServer } from './fault-server.js'
 import {
   apiKey,
   apiSecret,
@@ -80,7 +80,7 @@ t.test('promtool accepts the rules', needsPromtool, async (t) => {
 
 scenario('a wrong API key, but not one that is replaced at this moment', async (t) => {
   const dir = t.testdir({ key: apiKey, secret: apiSecret })
-  const refusal = httpAnswer('401 Unauthorized', { identifier: 'UNAUTHORIZED' })
+  const refusal = httpResponse('401 Unauthorized', { identifier: 'UNAUTHORIZED' })
   const idenfy = await startFaultServer(t, (socket, { index }) => {
     if (index === 0) writeFileSync(join(dir, 'key'), 'another-key')
     socket.write(index === 0 ? refusal : created)

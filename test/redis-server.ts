@@ -54,7 +54,7 @@ export async function startRedis(
     restart: async () => {
       child = await start()
     },
-    /** The process is there and does not answer. */
+    /** The process is there and does not response. */
     freeze: () => child.kill('SIGSTOP'),
     thaw: () => child.kill('SIGCONT'),
   }

@@ -17,7 +17,7 @@ async function start(t: Test, args: string[] = [entry], env: Record<string, stri
   return { ...peers, ...server, ...(await addressesOf(server)) }
 }
 
-const doesItsJob = (file: string, env?: Record<string, string>) => async (t: Test) => {
+const handlesRequests = (file: string, env?: Record<string, string>) => async (t: Test) => {
   const server = await start(t, [file], env)
   const headers = { authorization: `Bearer ${await server.token()}` }
   const path = `${server.url}/onboarding/kyb-token`
@@ -48,8 +48,8 @@ const doesItsJob = (file: string, env?: Record<string, string>) => async (t: Tes
     { idenfyEnvironment: 'production' },
   )
 }
-t.test('the built server does its job and leaves cleanly', doesItsJob(entry))
-t.test('so does the bundle', doesItsJob(bundle, uncounted))
+t.test('the built server handles requests and ends with code 0', handlesRequests(entry))
+t.test('the bundle handles requests and ends with code 0', handlesRequests(bundle, uncounted))
 
 t.test('the bundle finds what is loaded only where it is used', async (t) => {
   const redis = {
@@ -63,7 +63,7 @@ t.test('the bundle finds what is loaded only where it is used', async (t) => {
   }
 })
 
-t.test('SIGTERM waits for what is in flight', async (t) => {
+t.test('SIGTERM waits for requests in flight', async (t) => {
   const server = await start(t)
   await server.setFault({ delayMs: 300 })
   const minted = send(`${server.url}/onboarding/kyb-token`, {
@@ -117,7 +117,7 @@ t.test('idle connections stay open for as long as the balancer wants', async (t)
   t.equal((await send(`${server.url}/none`)).headers['keep-alive'], 'timeout=620')
 })
 
-t.test('a failure of nothing is fatal, too', async (t) => {
+t.test('a rejection without a reason is fatal too', async (t) => {
   const trap = 'data:text/javascript,process.on("SIGCONT",()=>{Promise.reject()})'
   const server = await start(t, ['--import', trap, entry])
   server.child.kill('SIGCONT')
@@ -165,7 +165,7 @@ t.test('a signal while it is being loaded is not lost', async (t) => {
   t.strictSame(output, { stdout: '', stderr: '' })
 })
 
-t.test('an error that nobody caught ends the process, told without what it quotes', async (t) => {
+t.test('an uncaught error ends the process and is logged without its message', async (t) => {
   const trap = 'data:text/javascript,process.on("SIGUSR2",()=>{throw new Error("can"+"ary")})'
   const server = await start(t, ['--import', trap, entry])
   server.child.kill('SIGUSR2')

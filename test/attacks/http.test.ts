@@ -7,7 +7,7 @@ const path = '/onboarding/kyb-token'
 async function start(t: Test) {
   const service = await build(t)
   const token = await service.token()
-  /** Sends lines as they are and reads the answers until the server closes, which `Connection: close` asks for. */
+  /** Sends lines as they are and reads the responses until the server closes, which `Connection: close` asks for. */
   const exchange = async (lines: string[], body = ''): Promise<HttpResponse[]> => {
     const { socket, received } = openSocket(service.url)
     socket.write(`${lines.join('\r\n')}\r\n\r\n${body}`, 'latin1')
@@ -37,9 +37,9 @@ t.test('a request that breaks HTTP is refused and its connection closed', async 
   ]
   for (const [name, lines, body] of rows) {
     await t.test(name, async (t) => {
-      const [answer] = await exchange(lines, body)
-      matchProblem(t, answer as HttpResponse, 'malformed-request')
-      t.equal(answer?.headers.connection, 'close')
+      const [response] = await exchange(lines, body)
+      matchProblem(t, response as HttpResponse, 'malformed-request')
+      t.equal(response?.headers.connection, 'close')
     })
   }
   t.equal((await mint()).status, 201, 'the process still runs')
@@ -91,8 +91,8 @@ t.test('ambiguous and unsupported requests are refused, unusual valid ones are a
   }
   for (const [code, name, lines, body] of refused) {
     await t.test(name, async (t) => {
-      const [answer] = await exchange(lines, body)
-      matchProblem(t, answer as HttpResponse, code)
+      const [response] = await exchange(lines, body)
+      matchProblem(t, response as HttpResponse, code)
     })
   }
   t.strictSame(await arrived(), [])
@@ -126,9 +126,9 @@ t.test('a request smuggled into a body is not executed', async (t) => {
   const { exchange, good, arrived, token } = await start(t)
   const smuggled = `POST ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n\r\n`
   const lines = [...good, 'Content-Type: application/json', `Content-Length: ${smuggled.length}`]
-  const answers = await exchange(lines, smuggled)
+  const responses = await exchange(lines, smuggled)
   t.strictSame(
-    answers.map(({ json }) => json.code),
+    responses.map(({ json }) => json.code),
     ['malformed-request'],
   )
   t.strictSame(await arrived(), [])
@@ -138,9 +138,9 @@ t.test('each pipelined request is authenticated on its own', async (t) => {
   const { exchange, good } = await start(t)
   const open = good.filter((line) => !line.startsWith('Connection'))
   const anonymous = `POST ${path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`
-  const answers = await exchange(open, anonymous)
+  const responses = await exchange(open, anonymous)
   t.strictSame(
-    answers.map(({ status }) => status),
+    responses.map(({ status }) => status),
     [201, 401],
   )
 })
@@ -234,13 +234,13 @@ t.test('a request that arrives too slowly is ended', async (t) => {
   await t.test('headers', async (t) => {
     const { socket, received } = openSocket(service.url)
     socket.write(`POST ${path} HTTP/1.1\r\nHost: a\r\n`)
-    const [answer] = parseResponses(await received())
-    matchProblem(t, answer as HttpResponse, 'request-timeout')
+    const [response] = parseResponses(await received())
+    matchProblem(t, response as HttpResponse, 'request-timeout')
   })
   await t.test('nothing at all', async (t) => {
     const { received } = openSocket(service.url)
-    const [answer] = parseResponses(await received())
-    matchProblem(t, answer as HttpResponse, 'request-timeout')
+    const [response] = parseResponses(await received())
+    matchProblem(t, response as HttpResponse, 'request-timeout')
   })
   await t.test('a body', async (t) => {
     const { socket, received } = openSocket(service.url)
@@ -249,8 +249,8 @@ t.test('a request that arrives too slowly is ended', async (t) => {
       `POST ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{`,
     )
     await inTime(begun, 'the request to arrive')
-    const [answer] = parseResponses(await received())
-    matchProblem(t, answer as HttpResponse, 'request-timeout')
+    const [response] = parseResponses(await received())
+    matchProblem(t, response as HttpResponse, 'request-timeout')
   })
   t.equal((await service.arrived()).length, 1)
   t.equal((await service.mint({ token })).status, 201)
@@ -268,9 +268,9 @@ t.test('connections above the limit are closed and counted', async (t) => {
 
 t.test('the host of a request target is not used, and no header names the server software', async (t) => {
   const { exchange, good, arrived } = await start(t)
-  const [answer] = await exchange(good.with(0, `POST http://169.254.169.254${path} HTTP/1.1`))
-  t.equal(answer?.status, 201)
+  const [response] = await exchange(good.with(0, `POST http://169.254.169.254${path} HTTP/1.1`))
+  t.equal(response?.status, 201)
   t.equal((await arrived()).length, 1, 'the host in the request target is not used')
-  t.equal(answer?.headers.server, undefined)
-  t.equal(answer?.headers['x-powered-by'], undefined)
+  t.equal(response?.headers.server, undefined)
+  t.equal(response?.headers['x-powered-by'], undefined)
 })

@@ -46,9 +46,9 @@ async function start(t: Test, env: Record<string, string> = {}) {
     signers: [asSigner(rsaJwk), asSigner(ecJwk)],
   })
   const refuse = async (t: Test, name: string, token: string, reason: string) => {
-    const answer = await service.mint({ token })
-    matchProblem(t, answer, 'invalid-token')
-    t.equal(answer.headers['www-authenticate'], 'Bearer realm="onboarding", error="invalid_token"', name)
+    const response = await service.mint({ token })
+    matchProblem(t, response, 'invalid-token')
+    t.equal(response.headers['www-authenticate'], 'Bearer realm="onboarding", error="invalid_token"', name)
     t.equal(service.log('invalid-token').at(-1)?.reason, reason, `${name}: ${reason}`)
   }
   return { ...service, refuse }

@@ -16,7 +16,7 @@ import {
   until,
 } from '../helper.js'
 import { connectRedis, startRedis } from '../redis-server.js'
-import { createSickIdenfy, mayOpen, type Post } from './idenfy-outages.js'
+import { createFailingIdenfy, mayOpen, type Post } from './idenfy-outages.js'
 
 const totalMs = Number(process.env.CHAOS_SECONDS ?? 60) * 1000
 const seed = Number(process.env.CHAOS_SEED ?? Date.now() % 1_000_000)
@@ -43,7 +43,7 @@ interface Attempt {
   readonly company: string
   readonly sentAtMs: number[]
   endedAtMs: number
-  readonly answers: string[]
+  readonly responses: string[]
 }
 
 /** The same numbers for the same seed (mulberry32). */
@@ -153,7 +153,7 @@ t.test('two replicas, one Redis, an egress proxy, a failing iDenfy, a mesh, impa
   const elapsed = () => (Date.now() - begin) / totalMs
   // An outage on the way, so that the circuit opens and closes.
   const isOutage = () => elapsed() > 0.2 && elapsed() < 0.25
-  const idenfy = createSickIdenfy(random, () => (isOutage() ? 1 : 0.25))
+  const idenfy = createFailingIdenfy(random, () => (isOutage() ? 1 : 0.25))
   const peer = await startFaultServer(t, idenfy.script)
   const redis = await startRedis(t)
   const proxy = await startProxy(t, peer.url)
@@ -174,7 +174,7 @@ t.test('two replicas, one Redis, an egress proxy, a failing iDenfy, a mesh, impa
   const attempts: Attempt[] = []
   const codes = new Map<string, number>()
   let requests = 0
-  let strangers = 0
+  let misdelivered = 0
 
   /** As a mesh would: a request that gets a 503, or no connection, is sent again, to any replica. */
   async function click(
@@ -186,18 +186,19 @@ t.test('two replicas, one Redis, an egress proxy, a failing iDenfy, a mesh, impa
     requests += 1
     attempt.sentAtMs.push(Date.now())
     const headers = { authorization: `Bearer ${token}`, ...(key !== undefined && { 'idempotency-key': key }) }
-    const answer = await send(`${anyReplica().url}/onboarding/kyb-token`, { method: 'POST', headers }).catch(
-      () => null,
-    )
+    const response = await send(`${anyReplica().url}/onboarding/kyb-token`, {
+      method: 'POST',
+      headers,
+    }).catch(() => null)
     const code =
-      answer === null ? 'no connection' : answer.status === 201 ? 'success' : String(answer.json.code)
+      response === null ? 'no connection' : response.status === 201 ? 'success' : String(response.json.code)
     codes.set(code, (codes.get(code) ?? 0) + 1)
-    if ((answer === null || answer.status === 503) && retries > 0)
+    if ((response === null || response.status === 503) && retries > 0)
       return click(attempt, token, key, retries - 1)
-    if (answer?.status === 201) {
-      const { clientId, externalRef, tokenString } = answer.json
+    if (response?.status === 201) {
+      const { clientId, externalRef, tokenString } = response.json
       const isTheirs = clientId === attempt.company && externalRef === `of-${clientId}`
-      if (!isTheirs || idenfy.owners.get(tokenString) !== attempt.company) strangers += 1
+      if (!isTheirs || idenfy.owners.get(tokenString) !== attempt.company) misdelivered += 1
     }
     return code
   }
@@ -219,21 +220,21 @@ t.test('two replicas, one Redis, an egress proxy, a failing iDenfy, a mesh, impa
 
   async function attemptOnce(index: number): Promise<void> {
     const company = `company-${index}`
-    const attempt: Attempt = { company, sentAtMs: [], endedAtMs: 0, answers: [] }
+    const attempt: Attempt = { company, sentAtMs: [], endedAtMs: 0, responses: [] }
     attempts.push(attempt)
     const token = await peers.token({ company_id: company, sub: `of-${company}` })
     const key = random() < 0.3 ? `key-${index}` : undefined
     const clicks = 1 + Math.floor(random() * 3)
-    attempt.answers.push(
+    attempt.responses.push(
       ...(await Promise.all(
         Array.from({ length: clicks }, () =>
           random() < 0.1 ? clickAndReset(attempt, token, key) : click(attempt, token, key),
         ),
       )),
     )
-    if (attempt.answers.includes('success') && random() < 0.3) {
+    if (attempt.responses.includes('success') && random() < 0.3) {
       await delay(random() * 1000)
-      attempt.answers.push(await click(attempt, token, key))
+      attempt.responses.push(await click(attempt, token, key))
     }
     attempt.endedAtMs = Date.now()
   }
@@ -336,7 +337,7 @@ t.test('two replicas, one Redis, an egress proxy, a failing iDenfy, a mesh, impa
       ...list(Object.entries(extra)),
       `  times a replica was without Redis ${withoutRedis.length - 1}, the kill included`,
       `  duplicate POSTs outside of them: ${duplicates.length}`,
-      `  tokens handed to the wrong company: ${strangers}`,
+      `  tokens handed to the wrong company: ${misdelivered}`,
       '  replicas: resident memory, open files (least squares over the second half)',
       ...all.map(({ samples, process: { child } }) => {
         const half = samples.slice(samples.length >> 1)
@@ -346,7 +347,7 @@ t.test('two replicas, one Redis, an egress proxy, a failing iDenfy, a mesh, impa
     ].join('\n'),
   )
   t.strictSame(duplicates, [], 'no POST is repeated where that could open a second verification')
-  t.equal(strangers, 0, 'no token is handed to the wrong company')
+  t.equal(misdelivered, 0, 'no token is handed to the wrong company')
   t.ok((codes.get('success') ?? 0) > requests / 4, 'it works in between')
   t.notOk(codes.has('internal-error'), 'nothing fails that has no name')
   for (const replica of replicas) {

@@ -85,15 +85,15 @@ t.test(`${rounds} rolling restarts of two replicas behind HAProxy lose no reques
 
   await peers.setFault({ delayMs: 100 })
   const iat = Math.floor(Date.now() / 1000)
-  const answers = new Map<string, number>()
+  const responses = new Map<string, number>()
   let requests = 0
   const mint = async () => {
     requests += 1
     const token = await peers.token({ sub: `u-${requests}`, iat, exp: iat + 3600 })
-    const answer = await send(url, { method: 'POST', headers: { authorization: `Bearer ${token}` } }).catch(
+    const response = await send(url, { method: 'POST', headers: { authorization: `Bearer ${token}` } }).catch(
       (error) => ({ status: String(error.code) }),
     )
-    answers.set(String(answer.status), (answers.get(String(answer.status)) ?? 0) + 1)
+    responses.set(String(response.status), (responses.get(String(response.status)) ?? 0) + 1)
   }
   const running: Promise<void>[] = []
   const timer = setInterval(() => running.push(mint()), 1000 / requestsPerSecond)
@@ -110,7 +110,7 @@ t.test(`${rounds} rolling restarts of two replicas behind HAProxy lose no reques
   clearInterval(timer)
   await inTime(Promise.all(running), 'the last requests to end', 90_000)
   t.comment(
-    `${rounds} rounds, ${requests} requests: ${[...answers].map((pair) => pair.join(' × ')).join(', ')}`,
+    `${rounds} rounds, ${requests} requests: ${[...responses].map((pair) => pair.join(' × ')).join(', ')}`,
   )
-  t.strictSame([...answers], [['201', requests]])
+  t.strictSame([...responses], [['201', requests]])
 })

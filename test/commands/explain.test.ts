@@ -36,7 +36,7 @@ t.test('what would be asked for is what the service asks for', async (t) => {
     callerMaySet: { locale: true, lifetime: { maximum: 7200 } },
     session: { lifetime: 7200, tags: ['portal'], flow: uuid, locale: 'lt' },
   })
-  t.strictSame(await service.arrived(), [], 'nobody is called')
+  t.strictSame(await service.arrived(), [], 'iDenfy is not called')
   await service.mint({ body })
   const { clientId, externalRef, session } = json
   t.strictSame(await service.arrived(), [{ tokenType: 'FORM', clientId, externalRef, ...session }])

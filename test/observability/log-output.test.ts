@@ -7,20 +7,20 @@ const requestsAtOnce = 50
 
 async function start(t: Test, args = [entry], overrides: Record<string, string> = {}) {
   const { environment, secrets, token } = await startPeers(t)
-  // Equal requests get the same token: this is about lines alone.
+  // Identical requests get the same token: this is about lines alone.
   const env = { ...environment, PORT: '0', MANAGEMENT_PORT: '0', KYB_REPLAY_SECONDS: '60', ...overrides }
   const server = spawnNode(t, args, env, secrets)
   const { url, managementUrl } = await addressesOf(server)
   const headers = { authorization: `Bearer ${await token()}` }
   const mint = () => send(`${url}/onboarding/kyb-token`, { method: 'POST', headers })
-  let answered = 0
+  let count = 0
   return {
     ...server,
-    answered: () => answered,
+    responses: () => count,
     async mintSome(): Promise<void> {
-      const answers = await Promise.all(Array.from({ length: requestsAtOnce }, mint))
-      t.ok(answers.every(({ status }) => status === 201))
-      answered += answers.length
+      const responses = await Promise.all(Array.from({ length: requestsAtOnce }, mint))
+      t.ok(responses.every(({ status }) => status === 201))
+      count += responses.length
     },
     readiness: async () => (await send(`${managementUrl}/readyz`)).status,
     async dropped(): Promise<number> {
@@ -43,7 +43,7 @@ async function mintUntilDropped({ mintSome, dropped }: Server): Promise<void> {
   }, 'the service to drop log lines')
 }
 
-t.test('who does not read holds up nobody, and what he misses is counted', async (t) => {
+t.test('a log reader that does not read delays no request, and lost lines are counted', async (t) => {
   const server = await start(t)
   t.equal(await server.dropped(), 0)
   server.child.stdout.pause()
@@ -56,12 +56,12 @@ t.test('who does not read holds up nobody, and what he misses is counted', async
   const messages = lines.map((line) => JSON.parse(line).msg)
   t.equal(
     messages.filter((message) => message === 'audit' || message === 'request').length,
-    server.answered() * 2 - dropped,
+    server.responses() * 2 - dropped,
   )
   t.equal(messages.at(-1), 'shutting down')
 })
 
-t.test('a full disk holds up nobody', async (t) => {
+t.test('a full disk delays no request', async (t) => {
   const fill =
     'import{closeSync as c,openSync as o}from"node:fs";process.on("SIGWINCH",()=>{c(1);o("/dev/full","w")})'
   const server = await start(t, ['--import', `data:text/javascript,${fill}`, entry])
@@ -78,7 +78,7 @@ t.test('a full disk holds up nobody', async (t) => {
   t.equal(server.output.stderr, '')
 })
 
-t.test('who stops reading for good holds up nobody', async (t) => {
+t.test('a log reader that stops reading delays no request', async (t) => {
   const server = await start(t)
   server.child.stdout.destroy()
   await server.mintSome()
@@ -88,7 +88,7 @@ t.test('who stops reading for good holds up nobody', async (t) => {
   t.equal(server.output.stderr, '')
 })
 
-t.test('who never reads does not keep the process from ending', async (t) => {
+t.test('a log reader that never reads does not keep the process from ending', async (t) => {
   const server = await start(t)
   server.child.stdout.pause()
   await mintUntilDropped(server)
@@ -101,7 +101,7 @@ t.test('who never reads does not keep the process from ending', async (t) => {
   server.child.stdout.resume()
 })
 
-t.test('a second signal ends a process whose output nobody reads', async (t) => {
+t.test('a second signal ends a process whose output is not read', async (t) => {
   const server = await start(t, [entry], { DRAIN_DELAY_MS: '15000' })
   server.child.stdout.pause()
   await mintUntilDropped(server)

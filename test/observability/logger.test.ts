@@ -45,7 +45,7 @@ t.test('what is thrown need not be an error', async (t) => {
   t.strictSame(logged((logger) => logger.error({ err: bare })).err, { name: 'Error', stack: '' })
 })
 
-t.test('a request or an answer that is logged shows nothing of its headers or URL', async (t) => {
+t.test('the log shows no headers and no URL of a request or response', async (t) => {
   const req = { method: 'GET', url: '/?canary', headers: { authorization: 'canary' } }
   const line = logged((logger) => logger.info({ req, res: { statusCode: 200, headers: { x: 'canary' } } }))
   t.match(line, { req: { method: 'GET' }, res: { statusCode: 200 } })

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { build, until } from '../helper.js'
 
-t.test('one line a request, of named values only', async (t) => {
+t.test('each request has one line, with known fields only', async (t) => {
   const service = await build(t)
   await service.mint({
     headers: { 'user-agent': 'canary-agent', 'x-request-id': 'canary-id', cookie: 'canary=1' },
@@ -46,7 +46,7 @@ t.test('one line a request, of named values only', async (t) => {
   t.notMatch(JSON.stringify(service.log()), 'canary-id')
 })
 
-t.test('the level tells who has to act', async (t) => {
+t.test('the log level shows whether the operator has to act', async (t) => {
   const service = await build(t)
   const levels: [object, string][] = [
     [{ status: 400, identifier: 'BAD_VALUE' }, 'error'],
@@ -111,12 +111,12 @@ t.test('each of many identical failures is logged in full', async (t) => {
   t.match(await service.metrics(), 'http_requests_total{outcome="provider-rejected"} 25\n')
 })
 
-t.test('those who hang up are counted', async (t) => {
+t.test('a client that disconnects is logged and counted once', async (t) => {
   const service = await build(t)
   await service.setFault({ delayMs: 200 })
   const controller = new AbortController()
   const token = await service.token()
-  const hungUp = t.rejects(
+  const disconnected = t.rejects(
     fetch(`${service.url}/onboarding/kyb-token`, {
       method: 'POST',
       headers: { authorization: `Bearer ${token}` },
@@ -126,7 +126,7 @@ t.test('those who hang up are counted', async (t) => {
   )
   await until(async () => (await service.arrived()).length === 1, 'the POST to reach iDenfy')
   controller.abort()
-  await hungUp
+  await disconnected
   await until(() => service.log('client-closed').length === 1, 'the access line of the aborted request')
   t.match(await service.metrics(), 'http_requests_total{outcome="client-closed"} 1\n')
 })

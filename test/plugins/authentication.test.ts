@@ -25,9 +25,9 @@ t.test('credentials are one bearer token', async (t) => {
 
   for (const authorization of ['', 'Basic dXNlcjpw', `DPoP ${token}`, 'Bearer', 'Bearer ', token]) {
     await t.test(`unauthenticated: ${authorization.slice(0, 12)}`, async (t) => {
-      const answer = await mint(authorization)
-      matchProblem(t, answer, 'unauthenticated')
-      t.equal(answer.headers['www-authenticate'], 'Bearer realm="onboarding"')
+      const response = await mint(authorization)
+      matchProblem(t, response, 'unauthenticated')
+      t.equal(response.headers['www-authenticate'], 'Bearer realm="onboarding"')
     })
   }
   for (const scheme of ['bearer', 'BEARER', 'Bearer ']) {
@@ -53,8 +53,8 @@ t.test('credentials are one bearer token', async (t) => {
   }
   await t.test('a token in the body or a cookie is none', async (t) => {
     const headers = { authorization: '', cookie: `access_token=${token}` }
-    const answer = await service.mint({ body: { access_token: token }, headers })
-    matchProblem(t, answer, 'unauthenticated')
+    const response = await service.mint({ body: { access_token: token }, headers })
+    matchProblem(t, response, 'unauthenticated')
   })
 })
 
@@ -79,8 +79,8 @@ t.test('tokens at the edge of what is valid', async (t) => {
     const headers = { ...(company && { 'x-company-id': company }) }
     t.equal((await service.mint({ token, headers })).status, 201, name)
   }
-  const signedByNobody = await (await createTokenSigner('RS256', 'nobody')).sign({})
-  matchProblem(t, await service.mint({ token: signedByNobody }), 'invalid-token')
+  const signedByUnknownKey = await (await createTokenSigner('RS256', 'nobody')).sign({})
+  matchProblem(t, await service.mint({ token: signedByUnknownKey }), 'invalid-token')
   t.equal(service.log('invalid-token').at(-1)?.reason, 'unknown-key')
 })
 
@@ -95,10 +95,10 @@ t.test('a required scope', async (t) => {
   const service = await build(t, { env: { AUTH_REQUIRED_SCOPE: 'kyb:create' } })
   t.equal((await service.mint({ token: await service.token({ scope: 'openid kyb:create' }) })).status, 201)
   for (const scope of [undefined, '', 'kyb', 'kyb:create:all', 'KYB:CREATE']) {
-    const answer = await service.mint({ token: await service.token({ scope }) })
-    matchProblem(t, answer, 'insufficient-scope')
+    const response = await service.mint({ token: await service.token({ scope }) })
+    matchProblem(t, response, 'insufficient-scope')
     t.equal(
-      answer.headers['www-authenticate'],
+      response.headers['www-authenticate'],
       'Bearer realm="onboarding", error="insufficient_scope", scope="kyb:create"',
     )
   }
@@ -257,13 +257,17 @@ t.test('a refused token of the right provider shows what was expected and what c
     [{ iat, exp: iat + 200_000 }, {}, 'at most 86400 seconds', '200000'],
   ]
   for (const [claims, header, expected, received] of rows) {
-    const answer = await service.mint({ token: await service.token(claims, { ...header }) })
-    matchProblem(t, answer, 'invalid-token')
-    t.notMatch(answer.text, 'account', 'the caller does not see it')
+    const response = await service.mint({ token: await service.token(claims, { ...header }) })
+    matchProblem(t, response, 'invalid-token')
+    t.notMatch(response.text, 'account', 'the caller does not see it')
     t.match(service.log('invalid-token').at(-1), { level: 'warn', expected, received })
     await service.mint({ token: await service.token(claims, { ...header }, other) })
     const forged = service.log('invalid-token').at(-1)
-    t.match(forged, { level: 'info', reason: 'signature', received: undefined }, 'a stranger writes nothing')
+    t.match(
+      forged,
+      { level: 'info', reason: 'signature', received: undefined },
+      'a forged token adds nothing to the log',
+    )
   }
 })
 

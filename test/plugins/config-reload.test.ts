@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { created, goodToken, httpAnswer, startFaultServer } from '../fault-server.js'
+import { created, goodToken, httpResponse, startFaultServer } from '../fault-server.js'
 import { apiKey, apiSecret, build, credentialFiles, until } from '../helper.js'
 import { needsRedis, startRedis, stateKey } from '../redis-server.js'
 
@@ -139,7 +139,7 @@ t.test('key and secret are used as a pair, never one of them alone', async (t) =
   const pairs = new Set<string>()
   const idenfy = await startFaultServer(t, (socket, { head }) => {
     pairs.add(String(/authorization: (.*)/i.exec(head)?.[1]))
-    socket.write(httpAnswer('201 Created', goodToken))
+    socket.write(httpResponse('201 Created', goodToken))
   })
   const service = await build(t, {
     env: {

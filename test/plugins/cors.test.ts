@@ -25,11 +25,11 @@ t.test('pages of a listed origin may call', async (t) => {
   })
   t.equal(preflight.headers['access-control-allow-credentials'], undefined)
 
-  for (const answer of [
+  for (const response of [
     await service.mint({ headers: { origin } }),
     await service.mint({ token: 'x', headers: { origin } }),
   ]) {
-    t.match(answer.headers, {
+    t.match(response.headers, {
       'access-control-allow-origin': origin,
       'access-control-expose-headers':
         'Idempotency-Replayed, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id',
@@ -47,9 +47,9 @@ t.test('pages of other origins may not', async (t) => {
     `${origin}:8443`,
     'null',
   ]) {
-    const answer = await service.mint({ headers: { origin: other } })
-    t.equal(answer.headers['access-control-allow-origin'], undefined, other)
-    t.match(answer.headers.vary, /Origin/)
+    const response = await service.mint({ headers: { origin: other } })
+    t.equal(response.headers['access-control-allow-origin'], undefined, other)
+    t.match(response.headers.vary, /Origin/)
   }
 })
 
@@ -135,21 +135,21 @@ t.test('a page can read what the HTTP parser refuses', async (t) => {
   for (const [code, bytes] of rows) {
     const { socket, received } = openSocket(service.url)
     socket.write(bytes)
-    const [answer] = parseResponses(await received()) as [HttpResponse]
-    matchProblem(t, answer, code)
-    t.match(answer.headers, {
+    const [response] = parseResponses(await received()) as [HttpResponse]
+    matchProblem(t, response, code)
+    t.match(response.headers, {
       'access-control-allow-origin': origin,
       'access-control-expose-headers': /X-Request-Id/,
       'x-content-type-options': 'nosniff',
-      'x-request-id': answer.json.requestId,
+      'x-request-id': response.json.requestId,
       vary: /Origin/,
     })
-    t.equal(service.log(code).at(-1)?.requestId, answer.json.requestId)
+    t.equal(service.log(code).at(-1)?.requestId, response.json.requestId)
   }
-  const stranger = openSocket(service.url)
-  stranger.socket.write(`${head}Origin: https://evil.example\r\nX: a\0b\r\n\r\n`)
-  const [answer] = parseResponses(await stranger.received()) as [HttpResponse]
-  t.equal(answer.headers['access-control-allow-origin'], undefined)
+  const other = openSocket(service.url)
+  other.socket.write(`${head}Origin: https://evil.example\r\nX: a\0b\r\n\r\n`)
+  const [response] = parseResponses(await other.received()) as [HttpResponse]
+  t.equal(response.headers['access-control-allow-origin'], undefined)
 })
 
 t.test('security headers that mean something for an API', async (t) => {
@@ -164,8 +164,8 @@ t.test('security headers that mean something for an API', async (t) => {
     'ratelimit-policy',
     'x-request-id',
   ]
-  for (const answer of [await service.mint(), await send(`${service.url}/none`)]) {
-    const { 'cache-control': cacheControl, ...rest } = answer.headers
+  for (const response of [await service.mint(), await send(`${service.url}/none`)]) {
+    const { 'cache-control': cacheControl, ...rest } = response.headers
     t.equal(cacheControl, 'no-store')
     t.strictSame(Object.fromEntries(Object.entries(rest).filter(([name]) => !plain.includes(name))), {
       'content-security-policy': "default-src 'none';frame-ancestors 'none'",

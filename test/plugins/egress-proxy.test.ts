@@ -9,7 +9,7 @@ const credentials = 'egress:canary-proxy-password'
 const authorization = `Basic ${Buffer.from(credentials).toString('base64')}`
 
 /** A real CONNECT proxy that wants credentials. */
-async function startProxy(t: Test, answer?: string, tls?: { key: string; cert: string }) {
+async function startProxy(t: Test, response?: string, tls?: { key: string; cert: string }) {
   const asked: (string | undefined)[] = []
   const proxy = tls ? createTlsServer(tls) : createServer()
   const sockets = new Set<Socket>()
@@ -17,7 +17,7 @@ async function startProxy(t: Test, answer?: string, tls?: { key: string; cert: s
     sockets.add(client.on('error', () => {}))
     asked.push(url)
     const refusal =
-      headers['proxy-authorization'] === authorization ? answer : (answer ?? 'HTTP/1.1 407 No\r\n\r\n')
+      headers['proxy-authorization'] === authorization ? response : (response ?? 'HTTP/1.1 407 No\r\n\r\n')
     if (refusal !== undefined) {
       client.end(refusal)
       return

@@ -25,7 +25,7 @@ t.test('a server that closes sends new requests elsewhere', async (t) => {
   t.strictSame(await service.arrived(), [])
 })
 
-t.test('what is in flight is finished', async (t) => {
+t.test('a request in flight is finished', async (t) => {
   const service = await build(t)
   const { socket, received } = openSocket(service.url)
   const begun = once(service.app.server, 'request')

@@ -28,9 +28,9 @@ t.test('what the router refuses', async (t) => {
     `${path}%00`,
   ]) {
     await t.test(`404 ${url}`, async (t) => {
-      const answer = await send(service.url + url, { method: 'POST' })
-      matchProblem(t, answer, 'not-found')
-      t.notMatch(answer.text, 'onboarding', 'the path is not repeated')
+      const response = await send(service.url + url, { method: 'POST' })
+      matchProblem(t, response, 'not-found')
+      t.notMatch(response.text, 'onboarding', 'the path is not repeated')
     })
   }
   for (const url of ['/livez', '/readyz', '/metrics', '/docs']) {
@@ -40,14 +40,14 @@ t.test('what the router refuses', async (t) => {
   }
   for (const method of ['GET', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const) {
     await t.test(`405 ${method}`, async (t) => {
-      const answer = await send(`${service.url}${path}`, { method })
-      matchProblem(t, answer, 'method-not-allowed')
-      t.equal(answer.headers.allow, 'POST')
+      const response = await send(`${service.url}${path}`, { method })
+      matchProblem(t, response, 'method-not-allowed')
+      t.equal(response.headers.allow, 'POST')
     })
   }
   await t.test('405 HEAD has no body', async (t) => {
-    const answer = await send(service.url + path, { method: 'HEAD' })
-    t.strictSame([answer.status, answer.headers.allow, answer.text], [405, 'POST', ''])
+    const response = await send(service.url + path, { method: 'HEAD' })
+    t.strictSame([response.status, response.headers.allow, response.text], [405, 'POST', ''])
   })
   await t.test('400 for a URL that cannot be decoded, with its access line', async (t) => {
     matchProblem(t, await send(`${service.url}/%`), 'malformed-request')
@@ -74,10 +74,10 @@ t.test('what the HTTP parser refuses', async (t) => {
   ]
   for (const [name, bytes, code] of cases) {
     await t.test(name, async (t) => {
-      const [answer] = parseResponses(await exchange(bytes)) as [HttpResponse]
-      matchProblem(t, answer, code)
-      t.equal(answer.headers.connection, 'close')
-      t.match(service.log(code).at(-1), { requestId: answer.json.requestId })
+      const [response] = parseResponses(await exchange(bytes)) as [HttpResponse]
+      matchProblem(t, response, code)
+      t.equal(response.headers.connection, 'close')
+      t.match(service.log(code).at(-1), { requestId: response.json.requestId })
     })
   }
 
@@ -88,11 +88,11 @@ t.test('what the HTTP parser refuses', async (t) => {
     const [socket] = (await inTime(connected, 'the server to accept the connection')) as [Socket]
     const timeout = Object.assign(new Error('Request timeout'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' })
     service.app.server.emit('clientError', timeout, socket)
-    const [answer] = parseResponses(await received()) as [HttpResponse]
-    matchProblem(t, answer, 'request-timeout')
+    const [response] = parseResponses(await received()) as [HttpResponse]
+    matchProblem(t, response, 'request-timeout')
   })
 
-  await t.test('a connection that the client has reset gets no answer', async (t) => {
+  await t.test('a connection that the client has reset gets no response', async (t) => {
     const { received } = openSocket(service.url)
     const connected = once(service.app.server, 'connection')
     const [socket] = (await inTime(connected, 'the server to accept the connection')) as [Socket]
@@ -106,7 +106,7 @@ t.test('what the HTTP parser refuses', async (t) => {
   t.equal((await service.mint()).status, 201, 'the process lives')
 })
 
-t.test('a failure nobody foresaw is told to the operator alone', async (t) => {
+t.test('an unexpected failure is shown to the operator only', async (t) => {
   const service = await build(t, {
     prepare: (app) => {
       app.get('/bug', async () => {
@@ -213,12 +213,12 @@ t.test('whatever is thrown becomes a problem, and the log says what it was', asy
   for (const [name, value, logged] of rows) {
     thrown = value
     for (const path of ['/sync', '/async', '/rejects', '/to-json', '/hook', '/on-send']) {
-      const answer = await send(service.url + path)
-      matchProblem(t, answer, 'internal-error')
-      t.notMatch(answer.text, 'canary')
+      const response = await send(service.url + path)
+      matchProblem(t, response, 'internal-error')
+      t.notMatch(response.text, 'canary')
       const lines = service
         .log('internal-error')
-        .filter(({ requestId }) => requestId === answer.json.requestId)
+        .filter(({ requestId }) => requestId === response.json.requestId)
       t.equal(lines.length, 1, `${path} ${name}`)
       // In hooks and serializers Fastify replaces some values by an error of its own.
       if (['/sync', '/async', '/rejects'].includes(path)) t.match(lines[0], logged, `${path} ${name}`)
@@ -265,13 +265,13 @@ t.test('a problem with several causes says which it is, to the caller and in the
     ['company-not-listed', { headers: { 'x-company-id': 'globex' } }],
   ]
   for (const [detail, { path: url = path, headers, body }] of rows) {
-    const answer = await send(service.url + url, {
+    const response = await send(service.url + url, {
       method: 'POST',
       headers: { authorization, ...headers },
       ...(body !== undefined && { body }),
     })
-    t.equal(answer.json.detail, detailTexts[detail], detail)
-    t.equal(service.log(answer.json.code).at(-1)?.reason, detail)
+    t.equal(response.json.detail, detailTexts[detail], detail)
+    t.equal(service.log(response.json.code).at(-1)?.reason, detail)
   }
   const raw: [ProblemDetail, string][] = [
     ['http-syntax', 'hello\r\n\r\n'],
@@ -281,9 +281,9 @@ t.test('a problem with several causes says which it is, to the caller and in the
   for (const [detail, bytes] of raw) {
     const { socket, received } = openSocket(service.url)
     socket.write(bytes)
-    const [answer] = parseResponses(await received()) as [HttpResponse]
-    t.equal(answer.json.detail, detailTexts[detail], detail)
-    t.equal(service.log(answer.json.code).at(-1)?.reason, detail)
+    const [response] = parseResponses(await received()) as [HttpResponse]
+    t.equal(response.json.detail, detailTexts[detail], detail)
+    t.equal(service.log(response.json.code).at(-1)?.reason, detail)
   }
   const short = await send(`${service.url}/short`, { method: 'POST', headers: json, body: '{"a":1}' })
   t.equal(short.json.detail, detailTexts['body-length'])
@@ -293,9 +293,9 @@ t.test('a problem with several causes says which it is, to the caller and in the
     ['company-limit', () => service.mint({ body: { locale: 'lt' } })],
   ]
   for (const [detail, attempt] of limited) {
-    let answer = await attempt()
-    for (let count = 0; count < 4 && answer.status !== 429; count++) answer = await attempt()
-    t.equal(answer.json.detail, detailTexts[detail], detail)
+    let response = await attempt()
+    for (let count = 0; count < 4 && response.status !== 429; count++) response = await attempt()
+    t.equal(response.json.detail, detailTexts[detail], detail)
     t.equal(service.log('rate-limited').at(-1)?.reason, detail)
   }
 })

@@ -2,7 +2,7 @@ import t from 'tap'
 import { createTokenSigner } from '../../sandbox/token-signer.js'
 import { build, createClock, matchProblem, signer } from '../helper.js'
 
-t.test('so many new verifications of a user, and those of others go on', async (t) => {
+t.test('a user gets a limited number of new verifications, and other users are not limited', async (t) => {
   const { clocks } = createClock()
   const service = await build(t, {
     monotonicNow: clocks.monotonicNow,
@@ -46,7 +46,7 @@ t.test('what sends nothing to iDenfy is no new verification', async (t) => {
   t.equal((await service.arrived()).length, 2, 'what is refused is not sent')
 })
 
-t.test('so many requests of a user, whatever becomes of them', async (t) => {
+t.test('a user gets a limited number of requests, whatever their outcome', async (t) => {
   const { clocks, pass } = createClock()
   const service = await build(t, {
     monotonicNow: clocks.monotonicNow,
@@ -97,12 +97,12 @@ t.test('one company at its limit does not slow another', async (t) => {
   t.equal((await mint('globex', 'u-4')).status, 201)
 })
 
-t.test('failed authentications count by address, and hurt nobody with good credentials', async (t) => {
+t.test('failed authentications count by address, and do not limit users with valid tokens', async (t) => {
   const service = await build(t, {
     env: { RATE_LIMIT_IP_PER_MINUTE: '2', RATE_LIMIT_COMPANY_PER_MINUTE: '5' },
   })
-  const stranger = await createTokenSigner('RS256', String(signer.publicJwk.kid))
-  const forged = await service.token({}, {}, stranger)
+  const otherSigner = await createTokenSigner('RS256', String(signer.publicJwk.kid))
+  const forged = await service.token({}, {}, otherSigner)
   t.equal((await service.mint({ token: forged })).status, 401)
   t.equal((await service.mint({ headers: { authorization: '' } })).status, 401)
   const refused = await service.mint({ token: forged })
@@ -114,7 +114,7 @@ t.test('failed authentications count by address, and hurt nobody with good crede
 const fail = (service: Awaited<ReturnType<typeof build>>, address: string) =>
   service.mint({ token: 'x', headers: { 'x-forwarded-for': address } })
 
-t.test('who was counted is still known after thousands of others', async (t) => {
+t.test('an address that was counted is still known after thousands of others', async (t) => {
   const service = await build(t, { env: { RATE_LIMIT_IP_PER_MINUTE: '1', TRUST_PROXY: '127.0.0.0/8' } })
   t.equal((await fail(service, '203.0.113.1')).status, 401)
   const others = Array.from({ length: 100 }, (_, index) => index)
@@ -160,5 +160,5 @@ t.test('addresses behind a proxy that is trusted', async (t) => {
 
   const wary = await build(t, { env })
   t.equal((await fail(wary, '203.0.113.1')).status, 401)
-  t.equal((await fail(wary, '203.0.113.2')).status, 429, 'whoever connects cannot choose an address')
+  t.equal((await fail(wary, '203.0.113.2')).status, 429, 'a client cannot choose its address')
 })

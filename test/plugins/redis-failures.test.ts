@@ -168,14 +168,14 @@ t.test('a real Redis that refuses', needsRedis, async (t) => {
     const client = connectRedis(t, redis.env.REDIS_URL, { password: 'right' })
     const none = await start(t, `redis://${host}`)
     await expectCause(t, none, { cause: 'authentication', code: 'NOAUTH' })
-    const stranger = await start(t, `redis://stranger:${password}@${host}`)
-    await expectCause(t, stranger, { cause: 'authentication', code: 'WRONGPASS' })
+    const guest = await start(t, `redis://guest:${password}@${host}`)
+    await expectCause(t, guest, { cause: 'authentication', code: 'WRONGPASS' })
     const wrong = await start(t, `redis://:${password}@${host}`)
     await expectCause(t, wrong, { cause: 'authentication', code: 'WRONGPASS' })
     await client.config('SET', 'requirepass', password)
     await expectRecovery(t, wrong)
-    await client.acl('SETUSER', 'stranger', 'on', `>${password}`, '~onboarding-bff:*', '+@all')
-    await expectRecovery(t, stranger)
+    await client.acl('SETUSER', 'guest', 'on', `>${password}`, '~onboarding-bff:*', '+@all')
+    await expectRecovery(t, guest)
   })
 
   t.test('a password, because it has none', async (t) => {

@@ -33,26 +33,26 @@ async function start(t: Test, env: Record<string, string | undefined> = {}, seco
 }
 
 t.test('two replicas act as one', needsRedis, async (t) => {
-  t.test('equal requests in flight on both share one POST', async (t) => {
+  t.test('identical requests in flight on both replicas share one POST', async (t) => {
     const { replicas, posts, setFault } = await start(t, { KYB_REPLAY_SECONDS: '0' })
     await setFault({ delayMs: 200 })
     const token = await replicas[0].token()
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       Array.from({ length: 20 }, (_, index) => (replicas[index % 2] as Service).mint({ token })),
     )
-    t.strictSame([...new Set(answers.map(({ status }) => status))], [201])
-    t.equal(new Set(answers.map(tokenOf)).size, 1)
+    t.strictSame([...new Set(responses.map(({ status }) => status))], [201])
+    t.equal(new Set(responses.map(tokenOf)).size, 1)
     t.equal(await posts(), 1)
   })
 
-  t.test('and so do their failures', async (t) => {
+  t.test('failures are shared too', async (t) => {
     const { replicas, posts, setFault } = await start(t)
     await setFault({ delayMs: 200, status: 429, times: 1 })
     const token = await replicas[0].token()
-    const answers = await Promise.all(replicas.map((replica) => replica.mint({ token })))
-    for (const answer of answers) {
-      matchProblem(t, answer, 'provider-rate-limited', { outcome: 'not-created' })
-      t.equal(answer.headers['retry-after'], '30')
+    const responses = await Promise.all(replicas.map((replica) => replica.mint({ token })))
+    for (const response of responses) {
+      matchProblem(t, response, 'provider-rate-limited', { outcome: 'not-created' })
+      t.equal(response.headers['retry-after'], '30')
     }
     t.equal(await posts(), 1)
     t.match(
@@ -62,7 +62,7 @@ t.test('two replicas act as one', needsRedis, async (t) => {
     t.equal((await replicas[0].mint()).status, 201, 'which are not kept')
   })
 
-  t.test('a success on one answers equal requests on the other, for no longer than on its own', async (t) => {
+  t.test('a success on one replica is replayed on the other, for no longer than on its own', async (t) => {
     const { replicas, posts, keys, client } = await start(t)
     const first = await replicas[0].mint()
     t.equal(tokenOf(await replicas[1].mint()), tokenOf(first))
@@ -78,14 +78,14 @@ t.test('two replicas act as one', needsRedis, async (t) => {
     const { replicas, setFault, keys, client } = await start(t, { KYB_REPLAY_SECONDS: '0' })
     const headers = { 'idempotency-key': 'k' }
     await setFault({ delayMs: 200, times: 1 })
-    const flying = replicas[0].mint({ headers })
+    const running = replicas[0].mint({ headers })
     await until(async () => (await keys()).length > 0, 'the lease of the first request')
     const busy = await replicas[1].mint({ headers })
     matchProblem(t, busy, 'idempotency-conflict')
     const retryAfter = Number(busy.headers['retry-after'])
     t.ok(retryAfter > 5 && retryAfter <= 10, 'what remains of the lease')
-    const again = await flying.then(() => replicas[1].mint({ headers }))
-    t.strictSame([tokenOf(again), again.headers['idempotency-replayed']], [tokenOf(await flying), 'true'])
+    const again = await running.then(() => replicas[1].mint({ headers }))
+    t.strictSame([tokenOf(again), again.headers['idempotency-replayed']], [tokenOf(await running), 'true'])
     matchProblem(t, await replicas[1].mint({ headers, body: { locale: 'lt' } }), 'idempotency-mismatch')
     const ttls = await Promise.all((await keys()).map((key) => client.pttl(key)))
     t.ok(Math.max(...ttls) > 3_500_000 && Math.max(...ttls) <= 3_600_000)
@@ -109,7 +109,7 @@ t.test('two replicas act as one', needsRedis, async (t) => {
 })
 
 t.test('what lies in Redis', needsRedis, async (t) => {
-  t.test('says nothing to who reads it', async (t) => {
+  t.test('does not reveal tokens or ids', async (t) => {
     const { replicas, client, keys } = await start(t)
     const { json } = await replicas[0].mint({ headers: { 'idempotency-key': 'canary-idempotency' } })
     t.equal((await keys()).length, 2)
@@ -185,7 +185,7 @@ const envOf = ({ options }: Redis) => ({
 })
 
 t.test(
-  'a flight that took over and ended between two looks is shared with those who wait',
+  'a request that took the lease and ended between two reads is shared with the waiting replica',
   needsRedis,
   async (t) => {
     const { replicas, client, keys, posts } = await start(t, { KYB_REPLAY_SECONDS: '0' })
@@ -211,8 +211,9 @@ t.test(
     await replicas[0].mint()
     const [key = ''] = await keys()
     await client.set(key, 'Lsome-replica', 'PX', 5_300)
-    const answers = await Promise.all(replicas.map((replica) => replica.mint()))
-    for (const answer of answers) matchProblem(t, answer, 'provider-outcome-unknown', { outcome: 'unknown' })
+    const responses = await Promise.all(replicas.map((replica) => replica.mint()))
+    for (const response of responses)
+      matchProblem(t, response, 'provider-outcome-unknown', { outcome: 'unknown' })
     const later = await build(t, {
       peers: replicas[0],
       env: { ...replicas[0].environment, ...envOf(client) },
@@ -260,10 +261,10 @@ t.test('without Redis each replica goes on by itself', needsRedis, async (t) => 
     const token = await first.token()
     t.same(changes(first), ['available'])
     await redis.stop()
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       replicas.flatMap((replica) => [replica.mint({ token }), replica.mint({ token })]),
     )
-    for (const { status } of answers) t.equal(status, 201)
+    for (const { status } of responses) t.equal(status, 201)
     t.equal(await posts(), 2, 'one each')
     for (const locale of ['lt', 'lv']) t.equal((await first.mint({ token, body: { locale } })).status, 201)
     matchProblem(t, await first.mint({ token, body: { locale: 'et' } }), 'rate-limited')
@@ -279,7 +280,7 @@ t.test('without Redis each replica goes on by itself', needsRedis, async (t) => 
     t.equal(await posts(), 5)
   })
 
-  t.test('when it does not answer', async (t) => {
+  t.test('when it does not respond', async (t) => {
     const { replicas, redis, setFault } = await start(t)
     redis.freeze()
     const [first, second] = replicas
@@ -292,8 +293,8 @@ t.test('without Redis each replica goes on by itself', needsRedis, async (t) => 
     await until(() => isUp(first), 'the replica to use Redis again')
     await setFault({ delayMs: 300 })
     const token = await first.token({ sub: 'u-2' })
-    const answers = await Promise.all([first.mint({ token }), second.mint({ token })])
-    t.equal(new Set(answers.map(tokenOf)).size, 1)
+    const responses = await Promise.all([first.mint({ token }), second.mint({ token })])
+    t.equal(new Set(responses.map(tokenOf)).size, 1)
   })
 
   t.test('when it goes while one waits for the other', async (t) => {

@@ -12,7 +12,7 @@ t.test('every response has the id under which the log has it', async (t) => {
   }
   const { socket, received } = openSocket(service.url)
   socket.write('hello\r\n\r\n')
-  const answers = [
+  const responses = [
     await service.mint(),
     await service.mint({ token: 'x' }),
     await send(`${service.url}/none`),
@@ -21,8 +21,8 @@ t.test('every response has the id under which the log has it', async (t) => {
     ...parseResponses(await received()),
   ]
   const logged = service.log().filter(({ msg }) => msg === 'request')
-  t.equal(answers.length, logged.length)
-  for (const { status, headers, json } of answers) {
+  t.equal(responses.length, logged.length)
+  for (const { status, headers, json } of responses) {
     const id = headers['x-request-id']
     t.match(id, /^[0-9a-f-]{36}$/)
     t.equal(logged.find(({ requestId }) => requestId === id)?.status, status)
@@ -36,24 +36,24 @@ t.test('every response has the id under which the log has it', async (t) => {
 t.test('a plain id of a trusted proxy is kept', async (t) => {
   const service = await build(t, trusting)
   for (const id of [randomUUID(), 'a', 'req_1.2-3', 'x'.repeat(64)]) {
-    const answer = await service.mint({ headers: { 'x-request-id': id }, token: 'x' })
-    t.equal(answer.headers['x-request-id'], id)
-    t.equal(answer.json.requestId, id)
+    const response = await service.mint({ headers: { 'x-request-id': id }, token: 'x' })
+    t.equal(response.headers['x-request-id'], id)
+    t.equal(response.json.requestId, id)
     t.equal(service.log('invalid-token').at(-1)?.requestId, id)
   }
   for (const id of ['', 'x'.repeat(65), 'a b', '"}{', 'é', 'a,b', '<script>']) {
-    const answer = await service.mint({ headers: { 'x-request-id': id } })
-    t.match(answer.headers['x-request-id'], /^[0-9a-f-]{36}$/, JSON.stringify(id))
+    const response = await service.mint({ headers: { 'x-request-id': id } })
+    t.match(response.headers['x-request-id'], /^[0-9a-f-]{36}$/, JSON.stringify(id))
   }
 })
 
-t.test('that of anyone else is not', async (t) => {
+t.test('the request id of any other client is not kept', async (t) => {
   const service = await build(t)
-  const answer: HttpResponse = await service.mint({ headers: { 'x-request-id': 'chosen' } })
-  t.match(answer.headers['x-request-id'], /^[0-9a-f-]{36}$/)
+  const response: HttpResponse = await service.mint({ headers: { 'x-request-id': 'chosen' } })
+  t.match(response.headers['x-request-id'], /^[0-9a-f-]{36}$/)
 })
 
-t.test('who is verified does not depend on it', async (t) => {
+t.test('the request id of a client does not change the identity that is verified', async (t) => {
   const env = { ...trusting.env, KYB_CLIENT_ID: '{companyId}', KYB_EXTERNAL_REF: '{requestId}' }
   const service = await build(t, { env })
   const { json } = await service.mint({ headers: { 'x-request-id': 'chosen' } })

@@ -183,13 +183,13 @@ for (const { deadline, intervalSeconds } of [
   t.test(`made-up key ids keep no new key out, and cause a fetch every ${intervalSeconds} s`, async (t) => {
     const provider = await startKeyServer(t, known.publicJwk)
     const service = await build(t, { env: { AUTH_JWKS_URL: provider.url, IDENFY_TIMEOUT_MS: deadline } })
-    const stranger = await createTokenSigner('ES256', 'x')
+    const otherSigner = await createTokenSigner('ES256', 'x')
     const token = await service.token({}, {}, fresh)
     let isOver = false
     let refused = 0
-    const flood = Array.from({ length: 20 }, async (_, lane) => {
+    const senders = Array.from({ length: 20 }, async (_, lane) => {
       for (let index = 0; !isOver; index++) {
-        const madeUp = await service.token({}, { kid: `made-up-${lane}-${index}` }, stranger)
+        const madeUp = await service.token({}, { kid: `made-up-${lane}-${index}` }, otherSigner)
         matchProblem(t, await service.mint({ token: madeUp }), 'invalid-token')
         refused += 1
       }
@@ -202,7 +202,7 @@ for (const { deadline, intervalSeconds } of [
     t.equal((await service.mint({ token })).status, 201)
     t.ok(seconds() - publishedAt < 1.5, 'within the second that a fetch may be away, and some')
     isOver = true
-    await Promise.all(flood)
+    await Promise.all(senders)
     t.ok(
       provider.fetches.length <= 1 + 5 + Math.ceil(seconds() / intervalSeconds),
       `${provider.fetches.length} in ${seconds()} s`,
@@ -220,8 +220,8 @@ t.test('one made-up key id, again and again, neither waits nor fetches', async (
 t.test('an unknown key is 503, if the fetch that would find it ends too late for the request', async (t) => {
   const { provider, service, expectEach } = await start(t)
   await expectEach(t, 201, 'known')
-  const stranger = await createTokenSigner('ES256', 'x')
-  const madeUp = (kid: string) => service.token({}, { kid }, stranger)
+  const otherSigner = await createTokenSigner('ES256', 'x')
+  const madeUp = (kid: string) => service.token({}, { kid }, otherSigner)
   for (const kid of ['a', 'b', 'c', 'd', 'e']) await service.mint({ token: await madeUp(kid) })
   provider.respond = () => {}
   matchProblem(t, await service.mint({ token: await madeUp('f') }), 'auth-keys-unavailable')

@@ -160,10 +160,10 @@ t.test('what follows a request gets no response and no line of its own', async (
   ]
   for (const [name, bytes, statuses] of rows) {
     const lines = service.outcomes().length
-    const answers = await exchange(service, service.head() + bytes, true)
+    const responses = await exchange(service, service.head() + bytes, true)
     t.equal(service.outcomes().length - lines, 1, name)
     t.strictSame(
-      answers.map(({ status }) => status),
+      responses.map(({ status }) => status),
       statuses,
       name,
     )
@@ -202,9 +202,9 @@ t.test('a body that does not arrive ends in one line', async (t) => {
   ]
   for (const [name, bytes, isCut, statuses, outcome] of rows) {
     const lines = service.outcomes().length
-    const answers = await exchange(service, bytes, isCut)
+    const responses = await exchange(service, bytes, isCut)
     t.strictSame(
-      answers.map(({ status }) => status),
+      responses.map(({ status }) => status),
       statuses,
       name,
     )

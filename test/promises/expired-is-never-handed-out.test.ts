@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { goodToken, httpAnswer, startFaultServer } from '../fault-server.js'
+import { goodToken, httpResponse, startFaultServer } from '../fault-server.js'
 import { build, createClock, type HttpResponse, matchProblem, type Overrides, until } from '../helper.js'
 import { needsRedis, startRedis } from '../redis-server.js'
 
@@ -20,9 +20,9 @@ function createJumpingClock() {
 }
 
 /** By iDenfy's clock, which does not jump. */
-function checkToken(t: Test, answer: HttpResponse, nowMs: number, iDenfyNowMs = nowMs): void {
-  t.equal(answer.status, 201)
-  const { expiresIn, expiration } = answer.json
+function checkToken(t: Test, response: HttpResponse, nowMs: number, iDenfyNowMs = nowMs): void {
+  t.equal(response.status, 201)
+  const { expiresIn, expiration } = response.json
   t.ok(expiresIn > 0, `expires in ${expiresIn} s`)
   t.ok(expiresIn <= 3600, 'no token lives longer than it did when it came')
   t.ok(Date.parse(expiration) > iDenfyNowMs, 'it works at iDenfy')
@@ -63,13 +63,13 @@ t.test('in one replica', async (t) => {
         const before = clocks.now()
         jump(2 * hour)
         const expiration = new Date((iDenfyJumps ? clocks.now() : before) + hour).toISOString()
-        socket.write(httpAnswer('201 Created', { ...goodToken, expiration }))
+        socket.write(httpResponse('201 Created', { ...goodToken, expiration }))
       })
       const service = await build(t, { ...clocks, env: { IDENFY_BASE_URL: idenfy.url } })
       service.secrets.add(goodToken.tokenString)
-      const answer = await service.mint()
-      if (iDenfyJumps) checkToken(t, answer, clocks.now())
-      else matchProblem(t, answer, 'provider-bad-response', { outcome: 'unknown' })
+      const response = await service.mint()
+      if (iDenfyJumps) checkToken(t, response, clocks.now())
+      else matchProblem(t, response, 'provider-bad-response', { outcome: 'unknown' })
     })
   }
 

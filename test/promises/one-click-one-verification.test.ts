@@ -62,10 +62,10 @@ async function sendWithRetries(
   post: (attempt: number) => Promise<HttpResponse>,
   retries = 4,
 ): Promise<HttpResponse> {
-  let answer = await post(0)
-  for (let attempt = 1; attempt <= retries && looksRetryable(answer); attempt += 1)
-    answer = await post(attempt)
-  return answer
+  let response = await post(0)
+  for (let attempt = 1; attempt <= retries && looksRetryable(response); attempt += 1)
+    response = await post(attempt)
+  return response
 }
 
 t.test('a client or mesh that retries what looks retryable opens no second verification', async (t) => {
@@ -131,12 +131,12 @@ t.test('a connection that fails on the way to iDenfy costs no verification and o
           },
         })
         service.secrets.add(goodToken.tokenString)
-        const answer = await sendWithRetries(() => service.mint({ headers: { 'idempotency-key': 'k' } }))
+        const response = await sendWithRetries(() => service.mint({ headers: { 'idempotency-key': 'k' } }))
         if (through === 'a balancer' && notTls.has(name)) {
-          matchProblem(t, answer, 'provider-rejected', { outcome: 'not-created' })
+          matchProblem(t, response, 'provider-rejected', { outcome: 'not-created' })
           t.equal(idenfy.arrivals.length, 0)
         } else {
-          t.equal(answer.status, 201)
+          t.equal(response.status, 201)
           t.equal(idenfy.arrivals.length, 1)
         }
       })
@@ -218,7 +218,7 @@ t.test('nor across two replicas', needsRedis, async (t) => {
 })
 
 t.test('nor when Redis fails in between', needsRedis, async (t) => {
-  const [success, unanswered] = [ways[0], ways.find(({ name }) => name === 'U no answer')] as [Way, Way]
+  const [success, unanswered] = [ways[0], ways.find(({ name }) => name === 'U no response')] as [Way, Way]
   for (const way of [success, unanswered]) {
     await t.test(`${way.name}, Redis is gone after the first`, async (t) => {
       const { idenfy, redis, first, second } = await startTwo(t, way)
@@ -263,9 +263,9 @@ t.test('nor when Redis fails in between', needsRedis, async (t) => {
     for (const required of ['keys', 'true', 'false'] as const) {
       const { idenfy, redis, first, second } = await startTwo(t, success, { REDIS_REQUIRED: required })
       await redis.stop()
-      const answers = [await first.mint(), await second.mint(), await withKey(second)]
+      const responses = [await first.mint(), await second.mint(), await withKey(second)]
       t.strictSame(
-        answers.map(({ json, status }) => json.code ?? status),
+        responses.map(({ json, status }) => json.code ?? status),
         {
           keys: [201, 201, 'state-unavailable'],
           true: ['state-unavailable', 'state-unavailable', 'state-unavailable'],
@@ -453,9 +453,9 @@ t.test('a fault of our own after sending counts as unknown: its key makes no sec
   })
   const headers = { 'idempotency-key': 'k' }
   for (const replayed of [undefined, 'true']) {
-    const answer = await service.mint({ headers })
-    matchProblem(t, answer, 'internal-error')
-    t.equal(answer.headers['idempotency-replayed'], replayed)
+    const response = await service.mint({ headers })
+    matchProblem(t, response, 'internal-error')
+    t.equal(response.headers['idempotency-replayed'], replayed)
   }
   t.equal(posts, 1)
 })

@@ -1,6 +1,6 @@
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import { certificate, created, goodToken, httpAnswer, startFaultServer } from '../fault-server.js'
+import { certificate, created, goodToken, httpResponse, startFaultServer } from '../fault-server.js'
 import { build, createClock, type HttpResponse, listen, type Overrides, until } from '../helper.js'
 import { connectRedis, needsRedis, startRedis } from '../redis-server.js'
 
@@ -21,13 +21,13 @@ t.teardown(() => clearInterval(ticking))
 async function withinDeadline(t: Test, post: () => Promise<HttpResponse>): Promise<HttpResponse> {
   const begin = performance.now()
   const lateBefore = latenessMs
-  const answer = await post()
+  const response = await post()
   const elapsedMs = Math.round(performance.now() - begin - (latenessMs - lateBefore))
   t.ok(
     elapsedMs < deadlineMs + toleranceMs,
-    `${answer.status} ${answer.json.code ?? ''} after ${elapsedMs} ms`,
+    `${response.status} ${response.json.code ?? ''} after ${elapsedMs} ms`,
   )
-  return answer
+  return response
 }
 
 async function start(t: Test, env: Record<string, string | undefined>, overrides: Overrides = {}) {
@@ -55,21 +55,21 @@ t.test('whatever iDenfy does', async (t) => {
   for (const retryAfter of ['0', '1', '2', '7', '86400', '-1', 'soon', 'Wed, 25 Nov 2026 12:00:00 GMT']) {
     for (const delayMs of [0, 600, 900]) {
       await t.test(`429 after ${delayMs} ms with Retry-After: ${retryAfter}, then a token`, async (t) => {
-        const limited = httpAnswer('429 Slow', '', { 'Retry-After': retryAfter })
+        const limited = httpResponse('429 Slow', '', { 'Retry-After': retryAfter })
         const idenfy = await startFaultServer(t, (socket, { index }) => {
           if (index === 0) setTimeout(() => socket.write(limited), delayMs)
           else setTimeout(() => socket.write(created), 300)
         })
         const service = await start(t, { IDENFY_BASE_URL: idenfy.url })
-        const answer = await withinDeadline(t, () => service.mint())
-        t.match(answer.json, { code: 'provider-rate-limited', outcome: 'not-created' })
+        const response = await withinDeadline(t, () => service.mint())
+        t.match(response.json, { code: 'provider-rate-limited', outcome: 'not-created' })
         t.equal(idenfy.arrivals.length, 1, 'a retry that cannot finish is not started')
       })
     }
   }
 
   await t.test('a retry that can finish is made', async (t) => {
-    const limited = httpAnswer('429 Slow', '', { 'Retry-After': '1' })
+    const limited = httpResponse('429 Slow', '', { 'Retry-After': '1' })
     const idenfy = await startFaultServer(t, (socket, { index }) =>
       socket.write(index === 0 ? limited : created),
     )
@@ -81,7 +81,7 @@ t.test('whatever iDenfy does', async (t) => {
   await t.test('but not after a first attempt that took most of the time', async (t) => {
     const idenfy = await startFaultServer(t, (socket, { index }) => {
       if (index === 0)
-        setTimeout(() => socket.write(httpAnswer('429 Slow', '', { 'Retry-After': '1' })), 2_000)
+        setTimeout(() => socket.write(httpResponse('429 Slow', '', { 'Retry-After': '1' })), 2_000)
       else socket.write(created)
     })
     const service = await start(t, { IDENFY_BASE_URL: idenfy.url, IDENFY_TIMEOUT_MS: '4000' })
@@ -99,10 +99,10 @@ t.test('whatever iDenfy does', async (t) => {
     const tokens = await Promise.all(
       Array.from({ length: 100 }, (_, index) => service.token({ sub: `u-${index}` })),
     )
-    const answers = await Promise.all(tokens.map((token) => service.mint({ token })))
+    const responses = await Promise.all(tokens.map((token) => service.mint({ token })))
     // On a busy machine a timer is late: the response wins, or no time is left for the POST. Never is a late response
     // a failed connection.
-    const codes = answers.map(({ json }) => json.code ?? 'success')
+    const codes = responses.map(({ json }) => json.code ?? 'success')
     const expected = ['provider-timeout', 'success', 'provider-unavailable', 'overloaded']
     t.strictSame(
       codes.filter((code) => !expected.includes(code)),
@@ -123,8 +123,8 @@ t.test('whatever connecting waits for', async (t) => {
       serve(socket)
     })
   const proxies: Record<string, number> = {
-    'CONNECT that is not answered': slow.port,
-    'TLS through the tunnel that is not answered': (await listenFor(t, tunnelTo(silent))).port,
+    'CONNECT without a response': slow.port,
+    'TLS through the tunnel without a response': (await listenFor(t, tunnelTo(silent))).port,
     'a response to CONNECT that drips': (
       await listenFor(t, (socket) => {
         const timer = setInterval(() => socket.write('H'), 50)
@@ -133,8 +133,8 @@ t.test('whatever connecting waits for', async (t) => {
     ).port,
   }
   const ways: Record<string, Record<string, string>> = {
-    'TLS that is not answered': { IDENFY_BASE_URL: `https://127.0.0.1:${slow.port}` },
-    'TLS to the proxy that is not answered': {
+    'TLS without a response': { IDENFY_BASE_URL: `https://127.0.0.1:${slow.port}` },
+    'TLS to the proxy without a response': {
       IDENFY_BASE_URL: 'https://localhost:1',
       IDENFY_PROXY_URL: `https://127.0.0.1:${slow.port}`,
     },
@@ -153,8 +153,8 @@ t.test('whatever connecting waits for', async (t) => {
     for (const connectMs of ['100', String(deadlineMs)]) {
       await t.test(`${name}, a connect timeout of ${connectMs} ms`, async (t) => {
         const service = await start(t, { ...env, IDENFY_CONNECT_TIMEOUT_MS: connectMs })
-        const answer = await withinDeadline(t, () => service.mint())
-        t.match(answer.json, { code: 'provider-unavailable', outcome: 'not-created', retryable: true })
+        const response = await withinDeadline(t, () => service.mint())
+        t.match(response.json, { code: 'provider-unavailable', outcome: 'not-created', retryable: true })
         t.match(await service.metrics(), 'idenfy_in_flight 0\n')
       })
     }
@@ -186,8 +186,8 @@ t.test('an egress proxy that stalls for a while leaves nothing behind', async (t
   const users = await Promise.all(
     Array.from({ length: 60 }, (_, index) => service.token({ sub: `u-${index}` })),
   )
-  const answers = await Promise.all(users.map((token) => withinDeadline(t, () => service.mint({ token }))))
-  for (const { status, json } of answers) t.match([status, json.retryable], [503, true])
+  const responses = await Promise.all(users.map((token) => withinDeadline(t, () => service.mint({ token }))))
+  for (const { status, json } of responses) t.match([status, json.retryable], [503, true])
 
   await until(() => proxy.sockets.size === 0, 'the connections to the stalled proxy to close')
   const metrics = await service.metrics()
@@ -214,8 +214,8 @@ t.test('whatever happens in the queue', async (t) => {
   const idenfy = await startFaultServer(t, (socket) => held.push(socket))
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url, IDENFY_MAX_IN_FLIGHT: '2' })
   const tokens = await Promise.all(['1', '2', '3', '4', '5', '6'].map((sub) => service.token({ sub })))
-  const answers = await Promise.all(tokens.map((token) => withinDeadline(t, () => service.mint({ token }))))
-  t.strictSame(answers.map(({ json }) => json.code).sort(), [
+  const responses = await Promise.all(tokens.map((token) => withinDeadline(t, () => service.mint({ token }))))
+  t.strictSame(responses.map(({ json }) => json.code).sort(), [
     ...Array(4).fill('overloaded'),
     'provider-timeout',
     'provider-timeout',
@@ -265,10 +265,10 @@ t.test('whatever another replica does', needsRedis, async (t) => {
   }
 
   await t.test('it is at work', async (t) => {
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       [first, second].map((replica) => withinDeadline(t, () => replica.mint())),
     )
-    for (const { json } of answers) t.equal(json.code, 'provider-timeout')
+    for (const { json } of responses) t.equal(json.code, 'provider-timeout')
     t.equal(idenfy.arrivals.length, 1)
   })
 
@@ -280,8 +280,8 @@ t.test('whatever another replica does', needsRedis, async (t) => {
     await own
     await client.set(key, lease, 'PX', 60_000)
     const third = await start(t, env, { peers: first })
-    const answer = await withinDeadline(t, () => third.mint({ token }))
-    t.match(answer.json, { code: 'provider-timeout', outcome: 'unknown' })
+    const response = await withinDeadline(t, () => third.mint({ token }))
+    t.match(response.json, { code: 'provider-timeout', outcome: 'unknown' })
     t.equal(idenfy.arrivals.length, 2)
   })
 })
@@ -314,12 +314,12 @@ t.test('however slow Redis is', needsRedis, async (t) => {
         const service = await start(t, env)
         await until(async () => /^redis_up 1$/m.test(await service.metrics()), 'the service to use Redis')
         isSlow = true
-        const answers: HttpResponse[] = []
+        const responses: HttpResponse[] = []
         for (const headers of [{}, { 'idempotency-key': 'k' }] as Record<string, string>[]) {
-          answers.push(await withinDeadline(t, () => service.mint({ headers })))
+          responses.push(await withinDeadline(t, () => service.mint({ headers })))
         }
         // Whether a command of Redis is late is a matter of milliseconds. A 503 always means that nothing was sent.
-        const mayBeSent = answers.filter(({ status }) => status !== 503)
+        const mayBeSent = responses.filter(({ status }) => status !== 503)
         t.ok(idenfy.arrivals.length <= mayBeSent.length, name)
         for (const { status } of mayBeSent) t.equal(status, name === 'a token' ? 201 : 504, name)
       }

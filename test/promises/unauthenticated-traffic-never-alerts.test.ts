@@ -8,7 +8,7 @@ import { createPrometheus, needsPromtool } from '../prometheus.js'
 const path = '/onboarding/kyb-token'
 const rounds = 440
 
-t.test('ten thousand requests of strangers raise no alarm and fill no memory', async (t: Test) => {
+t.test('ten thousand requests of misdelivered raise no alarm and fill no memory', async (t: Test) => {
   const service = await build(t, {
     env: { CORS_ORIGINS: 'https://app.acme.example', RATE_LIMIT_IP_PER_MINUTE: '300' },
   })
@@ -20,13 +20,13 @@ t.test('ten thousand requests of strangers raise no alarm and fill no memory', a
   const seriesBefore = (await service.metrics()).split('\n').length
   const linesBefore = service.log().filter(({ msg }) => msg === 'request').length
 
-  const stranger = await createTokenSigner('RS256', String(signer.publicJwk.kid))
+  const otherSigner = await createTokenSigner('RS256', String(signer.publicJwk.kid))
   const unknown = await createTokenSigner('RS256', 'a-key-of-no-one')
   const tokens = [
     'x',
     'a.b.c',
     `${good}x`,
-    await service.token({}, {}, stranger),
+    await service.token({}, {}, otherSigner),
     await service.token({}, {}, unknown),
     await service.token({ iss: 'https://evil.example' }),
     await service.token({ aud: 'other' }),
@@ -60,14 +60,14 @@ t.test('ten thousand requests of strangers raise no alarm and fill no memory', a
   ]
   const heapBefore = heapUsed()
   let sent = 0
-  const answers: HttpResponse[] = []
+  const responses: HttpResponse[] = []
   for (let round = 0; round < rounds; round++) {
     const { socket, received } = openSocket(service.url)
     const ends = last[round % last.length] ?? ''
     socket.write(whole.join('') + ends)
     sent += whole.length + 1
     const text = await received()
-    if (round === 0) answers.push(...parseResponses(text))
+    if (round === 0) responses.push(...parseResponses(text))
     // Some never wait for a response.
     const hasty = openSocket(service.url)
     hasty.socket.write(head(`POST ${path}`, json, 'Content-Length: 100'))
@@ -76,8 +76,8 @@ t.test('ten thousand requests of strangers raise no alarm and fill no memory', a
     await hasty.closed()
   }
   t.ok(sent >= 10_000, `${sent} requests`)
-  t.equal(answers.length, whole.length, 'a response to each whole request')
-  t.strictSame([...new Set(answers.map(({ status }) => status))].sort(), [400, 401, 403, 404, 405])
+  t.equal(responses.length, whole.length, 'a response to each whole request')
+  t.strictSame([...new Set(responses.map(({ status }) => status))].sort(), [400, 401, 403, 404, 405])
 
   const outcomes = service
     .log()
@@ -91,7 +91,7 @@ t.test('ten thousand requests of strangers raise no alarm and fill no memory', a
   t.equal(
     (await service.metrics()).split('\n').length,
     seriesBefore,
-    'no series that is named after a stranger',
+    'no series is named after an unauthenticated client',
   )
   await prometheus.wait(10)
   prometheus.expectNoneSoFar()

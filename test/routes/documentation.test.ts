@@ -59,15 +59,15 @@ t.test('with DOCS', async (t) => {
     })
   }
 
-  await t.test('what an answer calls its type is a page', async (t) => {
+  await t.test('the type of a problem is a page', async (t) => {
     const { json } = await service.mint({ token: 'x' })
     t.match(await send(service.url + json.type), { status: 200, json: { code: 'invalid-token' } })
   })
 
   await t.test('no others', async (t) => {
     matchProblem(t, await send(`${service.url}/problems/none`), 'not-found')
-    const answer = await send(`${service.url}/problems/not-found`, { method: 'POST' })
-    matchProblem(t, answer, 'method-not-allowed')
+    const response = await send(`${service.url}/problems/not-found`, { method: 'POST' })
+    matchProblem(t, response, 'method-not-allowed')
     matchProblem(t, await send(`${service.url}/docs/json?x`), 'malformed-request')
   })
 })

@@ -5,9 +5,9 @@ import { startKeyServer } from '../key-server.js'
 t.test('without signing keys the instance lives but is not ready', async (t) => {
   const service = await build(t, { env: { AUTH_JWKS_URL: 'http://127.0.0.1:1/jwks' } })
   t.strictSame((await send(`${service.managementUrl}/livez`)).json, { status: 'live' })
-  const answer = await send(`${service.managementUrl}/readyz`)
-  matchProblem(t, answer, 'auth-keys-unavailable')
-  t.equal(answer.headers['retry-after'], '5')
+  const response = await send(`${service.managementUrl}/readyz`)
+  matchProblem(t, response, 'auth-keys-unavailable')
+  t.equal(response.headers['retry-after'], '5')
 
   matchProblem(t, await service.mint(), 'auth-keys-unavailable')
   t.match(

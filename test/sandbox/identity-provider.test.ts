@@ -3,7 +3,7 @@ import t from 'tap'
 import { createTokenSigner } from '../../sandbox/token-signer.js'
 import { audience, issuer, send, signer, startPeers } from '../helper.js'
 
-t.test('tokens for whoever asks', async (t) => {
+t.test('any client gets a token', async (t) => {
   const { identityUrl } = await startPeers(t, { now: () => 1_800_000_000_000 })
   const keys = createRemoteJWKSet(new URL(`${identityUrl}/.well-known/jwks.json`))
   const ask = (body: unknown) =>

@@ -18,7 +18,7 @@ async function start(t: Test, env: Record<string, string> = {}) {
   }
 }
 
-t.test('the same key and request get the stored answer', async (t) => {
+t.test('the same key and request get the stored response', async (t) => {
   const service = await start(t)
   const first = await service.mintWith('"8e03978e-40d5-43dd-bc93-6894a57f9324"', { locale: 'lt' })
   t.equal(first.status, 201)
@@ -132,7 +132,7 @@ t.test('it is stored for the life of the token, but at most an hour', async (t) 
 })
 
 t.test(
-  'a success that was stored for equal requests counts for a new key, without being its answer',
+  'a success that was stored for identical requests counts for a new key, but is not marked as replayed',
   async (t) => {
     const service = await start(t, { KYB_REPLAY_SECONDS: '30' })
     const first = await service.mintWith('k')

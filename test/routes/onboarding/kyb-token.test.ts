@@ -11,15 +11,15 @@ function policyFile(t: Test, policy: object): string {
 t.test('a signed-in user gets a token with the URL to open', async (t) => {
   const now = Date.parse('2026-11-23T12:00:00.500Z')
   const service = await build(t, { now: () => now })
-  const answer = await service.mint()
+  const response = await service.mint()
 
-  t.equal(answer.status, 201)
-  t.equal(answer.headers['cache-control'], 'no-store')
-  t.match(answer.headers['content-type'], /^application\/json/)
-  const { tokenString, companyId } = answer.json
+  t.equal(response.status, 201)
+  t.equal(response.headers['cache-control'], 'no-store')
+  t.match(response.headers['content-type'], /^application\/json/)
+  const { tokenString, companyId } = response.json
   t.match(tokenString, /^[0-9a-f]{40}$/)
   t.match(companyId, /^[0-9a-f-]{36}$/)
-  t.strictSame(answer.json, {
+  t.strictSame(response.json, {
     tokenType: 'FORM',
     tokenString,
     expiration: '2026-11-23T13:00:00.500Z',
@@ -298,7 +298,7 @@ t.test('companies at the same time do not mix', async (t) => {
     Array.from({ length: 200 }, (_, index) => [`company-${index % 10}`, `of-company-${index % 10}`]),
   )
   const arrived = await service.arrived()
-  t.ok(arrived.length <= 200, 'equal requests may share a POST')
+  t.ok(arrived.length <= 200, 'identical requests may share a POST')
   t.strictSame(new Set(arrived.map(({ clientId }) => clientId)), new Set(companies))
 })
 
@@ -368,20 +368,20 @@ t.test('what iDenfy refuses or breaks becomes a problem of our own', async (t) =
     await t.test(name, async (t) => {
       await service.setFault({ ...fault, times: 1 })
       const before = (await service.arrived()).length
-      const answer = await service.mint({ token: await service.token({ sub: name.replaceAll(' ', '-') }) })
-      matchProblem(t, answer, code, outcome && { outcome })
-      t.equal(answer.headers['retry-after'], retryAfter)
-      t.equal(answer.headers['www-authenticate'], undefined)
+      const response = await service.mint({ token: await service.token({ sub: name.replaceAll(' ', '-') }) })
+      matchProblem(t, response, code, outcome && { outcome })
+      t.equal(response.headers['retry-after'], retryAfter)
+      t.equal(response.headers['www-authenticate'], undefined)
       t.equal((await service.arrived()).length, before + 1, 'one POST, no more')
     })
   }
 })
 
 t.test('iDenfy out of reach', async (t) => {
-  // Port 1 is reserved and nobody listens there.
+  // Port 1 is reserved: no process listens there.
   const service = await build(t, { env: { IDENFY_BASE_URL: 'http://127.0.0.1:1' } })
-  const answer = await service.mint()
-  matchProblem(t, answer, 'provider-unavailable', { outcome: 'not-created' })
+  const response = await service.mint()
+  matchProblem(t, response, 'provider-unavailable', { outcome: 'not-created' })
   t.match(service.log('provider-unavailable'), [
     { level: 'warn', phase: 'before-sending', err: { cause: { code: 'ECONNREFUSED' } } },
   ])

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
-import { created, goodToken, httpAnswer, startFaultServer } from '../../fault-server.js'
+import { created, goodToken, httpResponse, startFaultServer } from '../../fault-server.js'
 import { build, createClock, inTime, matchProblem, openSocket, until } from '../../helper.js'
 
 /** The service with replays as by default, and a clock that the test moves. */
@@ -17,7 +17,7 @@ async function start(t: Test, env: Record<string, string> = {}) {
   }
 }
 
-t.test('equal requests in flight together share one POST', async (t) => {
+t.test('identical requests in flight together share one POST', async (t) => {
   const held: (() => void)[] = []
   const idenfy = await startFaultServer(t, (socket) => held.push(() => socket.write(created)))
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url, KYB_REPLAY_SECONDS: '0' })
@@ -25,13 +25,13 @@ t.test('equal requests in flight together share one POST', async (t) => {
   const token = await service.token()
   const seen: number[] = []
   service.app.server.on('request', () => seen.push(1))
-  const answers = Promise.all(Array.from({ length: 1000 }, () => service.mint({ token })))
+  const responses = Promise.all(Array.from({ length: 1000 }, () => service.mint({ token })))
   await until(
     () => seen.length === 1000 && held.length > 0,
     '1000 requests to arrive and one POST to reach iDenfy',
   )
   held[0]?.()
-  t.strictSame([...new Set((await answers).map(({ status }) => status))], [201])
+  t.strictSame([...new Set((await responses).map(({ status }) => status))], [201])
   t.equal(idenfy.arrivals.length, 1)
   const metrics = await service.metrics()
   t.match(metrics, 'kyb_tokens_total{origin="minted"} 1\n')
@@ -43,7 +43,7 @@ t.test('equal requests in flight together share one POST', async (t) => {
   t.equal((await later).status, 201, 'and one that comes later, with replays off, has its own')
 })
 
-t.test('a success answers equal requests for a while', async (t) => {
+t.test('a success is replayed to identical requests for a while', async (t) => {
   const service = await start(t)
   const first = await service.mint()
   t.equal(first.json.expiresIn, 3600)
@@ -60,7 +60,7 @@ t.test('a success answers equal requests for a while', async (t) => {
   t.equal(await service.posts(), 2)
 })
 
-t.test('a token that is about to expire answers nobody but who asked for it', async (t) => {
+t.test('a token that is about to expire is not replayed', async (t) => {
   const policy = JSON.stringify({ session: { lifetime: 60 } })
   const service = await start(t, {
     KYB_REPLAY_SECONDS: '3600',
@@ -108,23 +108,23 @@ t.test('a failure is shared by those in flight together, and not kept if it open
   const service = await start(t)
   await service.setFault({ status: 402, delayMs: 200, times: 1 })
   const token = await service.token()
-  const answers = await Promise.all(Array.from({ length: 5 }, () => service.mint({ token })))
-  for (const answer of answers) matchProblem(t, answer, 'provider-rejected', { outcome: 'not-created' })
-  t.equal(new Set(answers.map(({ json }) => json.requestId)).size, 5, 'each has its own request id')
+  const responses = await Promise.all(Array.from({ length: 5 }, () => service.mint({ token })))
+  for (const response of responses) matchProblem(t, response, 'provider-rejected', { outcome: 'not-created' })
+  t.equal(new Set(responses.map(({ json }) => json.requestId)).size, 5, 'each has its own request id')
   t.equal(await service.posts(), 1)
   t.equal((await service.mint()).status, 201)
   t.equal(await service.posts(), 2)
 })
 
-t.test('an unknown outcome answers identical requests for five seconds', async (t) => {
+t.test('an unknown outcome is replayed to identical requests for five seconds', async (t) => {
   const service = await start(t)
   await service.setFault({ status: 500, delayMs: 200, times: 1 })
   const token = await service.token()
-  const answers = await Promise.all(Array.from({ length: 5 }, () => service.mint({ token })))
+  const responses = await Promise.all(Array.from({ length: 5 }, () => service.mint({ token })))
   service.pass(4)
-  for (const answer of [...answers, await service.mint()]) {
-    matchProblem(t, answer, 'provider-outcome-unknown', { outcome: 'unknown' })
-    t.equal(answer.headers['retry-after'], undefined)
+  for (const response of [...responses, await service.mint()]) {
+    matchProblem(t, response, 'provider-outcome-unknown', { outcome: 'unknown' })
+    t.equal(response.headers['retry-after'], undefined)
   }
   t.equal(await service.posts(), 1)
   const reasons = service.log('provider-outcome-unknown').map(({ reason }) => reason)
@@ -138,7 +138,7 @@ t.test('an unknown outcome answers identical requests for five seconds', async (
   t.equal(await service.posts(), 2)
 })
 
-t.test('a caller who hangs up does not stop a POST, and finds its token later', async (t) => {
+t.test('a client that disconnects does not stop a POST, and gets the token later', async (t) => {
   let release = () => {}
   const idenfy = await startFaultServer(t, (socket) => {
     release = () => socket.write(created)
@@ -163,69 +163,72 @@ t.test('a caller who hangs up does not stop a POST, and finds its token later', 
   t.match(service.log('client-closed'), [{ level: 'info', method: 'POST', company: 'acme', msg: 'request' }])
 })
 
-t.test('closing waits for a POST whose caller has hung up', async (t) => {
+t.test('closing waits for a POST whose client has disconnected', async (t) => {
   const idenfy = await startFaultServer(t, (socket) => {
-    hungUp.destroy()
+    disconnected.destroy()
     void service.app.close().then(() => closed.push('app'))
     setImmediate(() => {
-      closed.push('answer')
+      closed.push('response')
       socket.write(created)
     })
   })
   const closed: string[] = []
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url })
-  const { socket: hungUp, received } = openSocket(service.url)
-  hungUp.write(
+  const { socket: disconnected, received } = openSocket(service.url)
+  disconnected.write(
     `POST /onboarding/kyb-token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${await service.token()}\r\n\r\n`,
   )
   await received()
   await inTime(service.app.close(), 'the service to close')
-  t.strictSame(closed, ['answer', 'app'])
+  t.strictSame(closed, ['response', 'app'])
   t.match(await service.metrics(), 'idenfy_requests_total{outcome="success"} 1')
 })
 
-t.test('so many POSTs at a time; as many may wait, for half a second; the rest is shed', async (t) => {
-  const held: (() => void)[] = []
-  const idenfy = await startFaultServer(t, (socket) => held.push(() => socket.write(created)))
-  const service = await start(t, { IDENFY_BASE_URL: idenfy.url, IDENFY_MAX_IN_FLIGHT: '2' })
-  service.secrets.add(goodToken.tokenString)
-  const settled: string[] = []
-  const mint = async (sub: string) => {
-    const answer = await service.mint({ token: await service.token({ sub }) })
-    settled.push(sub)
-    return answer
-  }
+t.test(
+  'a limited number of POSTs run, as many wait for half a second, and the others are shed',
+  async (t) => {
+    const held: (() => void)[] = []
+    const idenfy = await startFaultServer(t, (socket) => held.push(() => socket.write(created)))
+    const service = await start(t, { IDENFY_BASE_URL: idenfy.url, IDENFY_MAX_IN_FLIGHT: '2' })
+    service.secrets.add(goodToken.tokenString)
+    const settled: string[] = []
+    const mint = async (sub: string) => {
+      const response = await service.mint({ token: await service.token({ sub }) })
+      settled.push(sub)
+      return response
+    }
 
-  const running = [mint('u-1'), mint('u-2')]
-  await until(() => held.length === 2, 'two POSTs to reach iDenfy')
-  const waiting = [mint('u-3'), mint('u-4')]
-  await until(async () => /idenfy_waiting 2/.test(await service.metrics()), 'two requests in the queue')
-  const shed = await mint('u-5')
-  matchProblem(t, shed, 'overloaded')
-  t.equal(shed.headers['retry-after'], '2')
-  t.strictSame(settled, ['u-5'], 'at once')
-  t.match(await service.metrics(), 'idenfy_in_flight 2\n')
+    const running = [mint('u-1'), mint('u-2')]
+    await until(() => held.length === 2, 'two POSTs to reach iDenfy')
+    const waiting = [mint('u-3'), mint('u-4')]
+    await until(async () => /idenfy_waiting 2/.test(await service.metrics()), 'two requests in the queue')
+    const shed = await mint('u-5')
+    matchProblem(t, shed, 'overloaded')
+    t.equal(shed.headers['retry-after'], '2')
+    t.strictSame(settled, ['u-5'], 'at once')
+    t.match(await service.metrics(), 'idenfy_in_flight 2\n')
 
-  held[0]?.()
-  await until(() => held.length === 3, 'the third POST to reach iDenfy')
-  held[2]?.()
-  held[1]?.()
-  for (const answer of await Promise.all(running)) t.equal(answer.status, 201)
-  await until(() => held.length === 4, 'the fourth POST to reach iDenfy')
-  held[3]?.()
-  for (const answer of await Promise.all(waiting)) t.equal(answer.status, 201)
+    held[0]?.()
+    await until(() => held.length === 3, 'the third POST to reach iDenfy')
+    held[2]?.()
+    held[1]?.()
+    for (const response of await Promise.all(running)) t.equal(response.status, 201)
+    await until(() => held.length === 4, 'the fourth POST to reach iDenfy')
+    held[3]?.()
+    for (const response of await Promise.all(waiting)) t.equal(response.status, 201)
 
-  const more = [mint('u-6'), mint('u-7')]
-  await until(() => held.length === 6, 'the sixth POST to reach iDenfy')
-  matchProblem(t, await mint('u-8'), 'overloaded')
-  held[4]?.()
-  held[5]?.()
-  for (const answer of await Promise.all(more)) t.equal(answer.status, 201)
-  t.equal(idenfy.arrivals.length, 6, 'what was shed never came')
-})
+    const more = [mint('u-6'), mint('u-7')]
+    await until(() => held.length === 6, 'the sixth POST to reach iDenfy')
+    matchProblem(t, await mint('u-8'), 'overloaded')
+    held[4]?.()
+    held[5]?.()
+    for (const response of await Promise.all(more)) t.equal(response.status, 201)
+    t.equal(idenfy.arrivals.length, 6, 'what was shed never came')
+  },
+)
 
 t.test('what iDenfy says beyond its document is not kept', async (t) => {
-  const idenfy = await startFaultServer(t, httpAnswer('201 Created', { ...goodToken, canary: 'canary' }))
+  const idenfy = await startFaultServer(t, httpResponse('201 Created', { ...goodToken, canary: 'canary' }))
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url })
   service.secrets.add(goodToken.tokenString)
   t.notMatch((await service.mint()).text, 'canary')

@@ -116,7 +116,11 @@ t.test('a token of a service has no user, whatever its subject', async (t) => {
     )
   }
   t.equal(resolve({ ...claims, client_id: 'app', azp: 'app', gty: 'password', idtyp: 'user' }).userId, 'u-1')
-  t.throws(() => resolve({ company_id: 'acme' }), { code: 'invalid-token' }, 'nobody is not a service')
+  t.throws(
+    () => resolve({ company_id: 'acme' }),
+    { code: 'invalid-token' },
+    'a token without a user is not of a service',
+  )
 })
 
 t.test('the user by another claim', async (t) => {

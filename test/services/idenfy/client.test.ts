@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { httpAnswer, type Script, startFaultServer } from '../../fault-server.js'
+import { httpResponse, type Script, startFaultServer } from '../../fault-server.js'
 import { build, matchProblem } from '../../helper.js'
 
 const now = Date.parse('2026-11-23T12:00:00Z')
@@ -9,16 +9,16 @@ async function mintAgainst(t: Test, script: Script) {
   const { url } = await startFaultServer(t, script)
   const service = await build(t, { now: () => now, env: { IDENFY_BASE_URL: url } })
   service.secrets.add(goodToken.tokenString)
-  return { service, answer: await service.mint() }
+  return { service, response: await service.mint() }
 }
 
 t.test('a token needs little: the reader is tolerant', async (t) => {
-  const { answer } = await mintAgainst(
+  const { response } = await mintAgainst(
     t,
-    httpAnswer('201 Created', { ...goodToken, surprise: { tokenString: 1 } }),
+    httpResponse('201 Created', { ...goodToken, surprise: { tokenString: 1 } }),
   )
-  t.equal(answer.status, 201)
-  t.strictSame(answer.json, {
+  t.equal(response.status, 201)
+  t.strictSame(response.json, {
     tokenType: 'FORM',
     ...goodToken,
     expiresIn: 3600,
@@ -40,28 +40,28 @@ t.test('nulls where the document allows them', async (t) => {
     tags: [],
     scanRefs: null,
   }
-  const { answer } = await mintAgainst(t, httpAnswer('201 Created', { ...goodToken, ...nulls }))
-  t.equal(answer.status, 201)
+  const { response } = await mintAgainst(t, httpResponse('201 Created', { ...goodToken, ...nulls }))
+  t.equal(response.status, 201)
 })
 
 t.test('a full token under another 2xx is a success, and the drift is told', async (t) => {
   for (const status of ['200 OK', '202 Accepted']) {
-    const { service, answer } = await mintAgainst(t, httpAnswer(status, goodToken))
-    t.equal(answer.status, 201)
+    const { service, response } = await mintAgainst(t, httpResponse(status, goodToken))
+    t.equal(response.status, 201)
     t.match(
       service.log().filter(({ event }) => event === 'idenfy-contract-drift'),
       [
         {
           level: 'warn',
           upstreamStatus: Number(status.slice(0, 3)),
-          requestId: answer.headers['x-request-id'],
+          requestId: response.headers['x-request-id'],
         },
       ],
     )
   }
 })
 
-t.test('an answer that breaks the contract is never handed on', async (t) => {
+t.test('a response that breaks the contract is never passed on', async (t) => {
   const cases: [string, string, string][] = [
     ['no tokenString', 'not-a-token', created({ tokenString: undefined })],
     ['tokenString null', 'not-a-token', created({ tokenString: null })],
@@ -80,22 +80,26 @@ t.test('an answer that breaks the contract is never handed on', async (t) => {
     ['another token type', 'not-a-token', created({ tokenType: 'GOV1' })],
     ["another company's token", 'identity-mismatch', created({ clientId: 'globex' })],
     ["another user's token", 'identity-mismatch', created({ externalRef: 'u-2' })],
-    ['a list', 'not-a-token', httpAnswer('201 Created', '[]')],
-    ['null', 'not-a-token', httpAnswer('201 Created', 'null')],
-    ['broken JSON', 'not-a-token', httpAnswer('201 Created', '{"tokenString":"T0ken')],
-    ['called HTML', 'not-json', httpAnswer('201 Created', goodToken, { 'Content-Type': 'text/html' })],
+    ['a list', 'not-a-token', httpResponse('201 Created', '[]')],
+    ['null', 'not-a-token', httpResponse('201 Created', 'null')],
+    ['broken JSON', 'not-a-token', httpResponse('201 Created', '{"tokenString":"T0ken')],
+    ['called HTML', 'not-json', httpResponse('201 Created', goodToken, { 'Content-Type': 'text/html' })],
     ['of no type', 'not-json', `HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}`],
-    ['encoded', 'encoded', httpAnswer('201 Created', goodToken, { 'Content-Encoding': 'gzip' })],
+    ['encoded', 'encoded', httpResponse('201 Created', goodToken, { 'Content-Encoding': 'gzip' })],
     ['no content', 'not-json', 'HTTP/1.1 204 No Content\r\n\r\n'],
-    ['a redirect', 'redirect', httpAnswer('307 Temporary Redirect', '', { Location: 'http://127.0.0.1:1/' })],
+    [
+      'a redirect',
+      'redirect',
+      httpResponse('307 Temporary Redirect', '', { Location: 'http://127.0.0.1:1/' }),
+    ],
   ]
   function created(change: object): string {
-    return httpAnswer('201 Created', { ...goodToken, ...change })
+    return httpResponse('201 Created', { ...goodToken, ...change })
   }
   for (const [name, reason, bytes] of cases) {
     await t.test(name, async (t) => {
-      const { service, answer } = await mintAgainst(t, bytes)
-      matchProblem(t, answer, 'provider-bad-response', { outcome: 'unknown' })
+      const { service, response } = await mintAgainst(t, bytes)
+      matchProblem(t, response, 'provider-bad-response', { outcome: 'unknown' })
       t.match(service.log('provider-bad-response'), [{ level: 'error', reason }])
     })
   }
@@ -109,12 +113,12 @@ t.test('what iDenfy asks us to wait is passed on, within bounds', async (t) => {
     ['429 Too Many Requests', 'provider-rate-limited', 'Mon, 23 Nov 2026 12:10:00 GMT', '30'],
   ]
   for (const [status, code, retryAfter, expected] of cases) {
-    const { answer } = await mintAgainst(t, httpAnswer(status, 'busy', { 'Retry-After': retryAfter }))
-    t.equal(answer.json.code, code)
-    t.equal(answer.headers['retry-after'], expected, `${retryAfter} → ${expected}`)
+    const { response } = await mintAgainst(t, httpResponse(status, 'busy', { 'Retry-After': retryAfter }))
+    t.equal(response.json.code, code)
+    t.equal(response.headers['retry-after'], expected, `${retryAfter} → ${expected}`)
   }
   for (const status of ['402 Payment Required', '500 Oops', '503 Service Unavailable', '504 Oops']) {
-    const { answer } = await mintAgainst(t, httpAnswer(status, '{}', { 'Retry-After': '7' }))
-    t.equal(answer.headers['retry-after'], undefined, `${status} must not look retryable`)
+    const { response } = await mintAgainst(t, httpResponse(status, '{}', { 'Retry-After': '7' }))
+    t.equal(response.headers['retry-after'], undefined, `${status} must not look retryable`)
   }
 })

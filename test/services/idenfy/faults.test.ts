@@ -8,7 +8,7 @@ import {
   day,
   type FaultServerOptions,
   goodToken,
-  httpAnswer,
+  httpResponse,
   type Script,
   startFaultServer,
 } from '../../fault-server.js'
@@ -26,7 +26,7 @@ interface Expected {
   readonly level?: string
 }
 
-/** One request, and all that is to be seen of it: the answer, the POSTs, the metrics, the log. */
+/** One request, and all that is to be seen of it: the response, the POSTs, the metrics, the log. */
 async function expectFault(
   t: Test,
   idenfy: { url: string; arrivals?: readonly Arrival[] },
@@ -35,9 +35,9 @@ async function expectFault(
 ) {
   const service = await build(t, { env: { IDENFY_BASE_URL: idenfy.url, ...env } })
   service.secrets.add(goodToken.tokenString)
-  const answer = await service.mint()
-  matchProblem(t, answer, expected.code, expected.outcome && { outcome: expected.outcome })
-  t.equal(answer.headers['www-authenticate'], undefined, "iDenfy's 401 is none of the caller's")
+  const response = await service.mint()
+  matchProblem(t, response, expected.code, expected.outcome && { outcome: expected.outcome })
+  t.equal(response.headers['www-authenticate'], undefined, "iDenfy's 401 is none of the caller's")
   t.equal(idenfy.arrivals?.length ?? 0, expected.posts, `${expected.posts} POST(s)`)
   const lines = service.log(expected.code)
   t.match(lines, [{ level: expected.level ?? 'warn', ...expected.line }])
@@ -45,7 +45,7 @@ async function expectFault(
   const metrics = await service.app.metrics.registry.metrics()
   t.match(metrics, new RegExp(`idenfy_requests_total\\{outcome="${expected.code}"\\} [1-9]`))
   t.equal(service.app.isDraining(), false, 'the process is alive')
-  return { service, answer, metrics }
+  return { service, response, metrics }
 }
 
 const unavailable = { code: 'provider-unavailable', outcome: 'not-created' } as const
@@ -65,15 +65,15 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
     t.match(metrics, retried)
   })
 
-  await t.test('nobody listens', async (t) => {
-    const { metrics, answer } = await expectFault(
+  await t.test('no process listens', async (t) => {
+    const { metrics, response } = await expectFault(
       t,
-      // Port 1 is reserved and nobody listens there.
+      // Port 1 is reserved: no process listens there.
       { url: 'http://127.0.0.1:1' },
       { ...unavailable, posts: 0, line: causedBy(notSent, 'ECONNREFUSED') },
     )
     t.match(metrics, retried)
-    t.equal(answer.headers['retry-after'], '5')
+    t.equal(response.headers['retry-after'], '5')
   })
 
   await t.test('reset or closed during the TLS handshake', async (t) => {
@@ -215,7 +215,7 @@ t.test('class N, but no second try can help: iDenfy is not who it should be', as
   })
 })
 
-/** A byte of an answer every 100 ms. */
+/** A byte of a response every 100 ms. */
 function drip(socket: Socket, text: string): void {
   let index = 0
   const timer = setInterval(() => socket.write(text[index++] ?? ''), 100)
@@ -235,12 +235,12 @@ t.test('class U: a verification may have been opened, so never again', async (t)
 
   const rows: [string, Script, Expected][] = [
     [
-      'reset, no answer',
+      'reset, no response',
       (s) => s.resetAndDestroy(),
       { ...broken, line: causedBy(afterSending, 'ECONNRESET') },
     ],
-    ['closed, no answer', (s) => s.end(), { ...broken, line: causedBy(afterSending, 'UND_ERR_SOCKET') }],
-    ['no answer', () => {}, late],
+    ['closed, no response', (s) => s.end(), { ...broken, line: causedBy(afterSending, 'UND_ERR_SOCKET') }],
+    ['no response', () => {}, late],
     ['headers that drip', (s) => drip(s, created), late],
     ['a body that stalls', (s) => s.write(truncated), late],
     ['a body that drips', (s) => s.write(truncated, () => drip(s, created.slice(-5))), late],
@@ -255,7 +255,7 @@ t.test('class U: a verification may have been opened, so never again', async (t)
     ['no HTTP', 'hello\r\n\r\n', { ...bad, line: afterSending }],
     [
       'over 64 KiB',
-      httpAnswer('201 Created', { ...goodToken, padding: 'x'.repeat(65_536) }),
+      httpResponse('201 Created', { ...goodToken, padding: 'x'.repeat(65_536) }),
       { ...bad, line: causedBy(afterSending, 'UND_ERR_RES_EXCEEDED_MAX_SIZE') },
     ],
     [
@@ -274,21 +274,25 @@ t.test('class U: a verification may have been opened, so never again', async (t)
     ['100, then 201', `HTTP/1.1 100 Continue\r\n\r\n${created}`, { ...broken, line: afterSending }],
     [
       'HTML',
-      httpAnswer('201 Created', '<html>'),
+      httpResponse('201 Created', '<html>'),
       { ...bad, line: { ...afterSending, reason: 'not-a-token' } },
     ],
-    ['500', httpAnswer('500 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 500 } }],
-    ['502', httpAnswer('502 Oops', '<html>'), { ...failed, line: { ...afterSending, upstreamStatus: 502 } }],
-    ['504', httpAnswer('504 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 504 } }],
-    ['503', httpAnswer('503 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 503 } }],
+    ['500', httpResponse('500 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 500 } }],
+    [
+      '502',
+      httpResponse('502 Oops', '<html>'),
+      { ...failed, line: { ...afterSending, upstreamStatus: 502 } },
+    ],
+    ['504', httpResponse('504 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 504 } }],
+    ['503', httpResponse('503 Oops'), { ...failed, line: { ...afterSending, upstreamStatus: 503 } }],
     [
       '503 with Retry-After',
-      httpAnswer('503 Oops', '', { 'Retry-After': '1' }),
+      httpResponse('503 Oops', '', { 'Retry-After': '1' }),
       { ...failed, line: { ...afterSending, upstreamStatus: 503 } },
     ],
     [
       'INTERNAL_ERROR under another status',
-      httpAnswer('400 Bad Request', { identifier: 'INTERNAL_ERROR' }),
+      httpResponse('400 Bad Request', { identifier: 'INTERNAL_ERROR' }),
       { ...failed, line: { ...afterSending, upstreamStatus: 400, identifier: 'INTERNAL_ERROR' } },
     ],
   ]
@@ -305,7 +309,7 @@ t.test('class U: a verification may have been opened, so never again', async (t)
     const canary = await startFaultServer(t, created)
     for (const status of [301, 302, 303, 307, 308]) {
       for (const location of [`${canary.url}/kyb/tokens/`, '/kyb/tokens/', 'http://169.254.169.254/']) {
-        const idenfy = await startFaultServer(t, httpAnswer(`${status} Moved`, '', { Location: location }))
+        const idenfy = await startFaultServer(t, httpResponse(`${status} Moved`, '', { Location: location }))
         await expectFault(t, idenfy, {
           ...bad,
           line: { ...afterSending, reason: 'redirect', upstreamStatus: status },
@@ -329,28 +333,32 @@ t.test('class U: a verification may have been opened, so never again', async (t)
 t.test('class R: iDenfy refused before any work', async (t) => {
   const refused = { outcome: 'not-created', posts: 1 } as const
   const rejected = { ...refused, code: 'provider-rejected', level: 'error' } as const
-  const answerOf = (status: string, identifier?: string, message: unknown = 'canary') =>
-    httpAnswer(status, { identifier, message })
+  const responseOf = (status: string, identifier?: string, message: unknown = 'canary') =>
+    httpResponse(status, { identifier, message })
   const rejections: [string, string, string][] = [
     ...['BAD_VALUE', 'MISSING_VALUE', 'VALIDATION_ERROR', 'JSON_ERROR', 'ENCODING_ERROR'].map(
-      (identifier): [string, string, string] => [`${identifier}`, 'request', answerOf('400 Bad', identifier)],
+      (identifier): [string, string, string] => [
+        `${identifier}`,
+        'request',
+        responseOf('400 Bad', identifier),
+      ],
     ),
-    ['401', 'credentials', httpAnswer('401 No')],
-    ['401 UNAUTHORIZED', 'credentials', answerOf('401 No', 'UNAUTHORIZED')],
-    ['400 UNAUTHORIZED', 'credentials', answerOf('400 No', 'UNAUTHORIZED')],
-    ['AUTHENTICATION_FAILED', 'credentials', answerOf('401 No', 'AUTHENTICATION_FAILED')],
-    ['403', 'contract', httpAnswer('403 No')],
-    ['PARTNER_CONTRACT_ERROR', 'contract', answerOf('400 No', 'PARTNER_CONTRACT_ERROR')],
-    ['PERMISSIONS_ERROR', 'contract', answerOf('400 No', 'PERMISSIONS_ERROR', { flow: 'no' })],
-    ['402', 'funds', httpAnswer('402 Pay')],
-    ['token limit', 'funds', answerOf('400 No', 'PERMISSIONS_ERROR', 'Partner reached token limit')],
-    ['404 of another server', 'endpoint', httpAnswer('404 No')],
-    ['404', 'request', answerOf('404 No', 'NOT_FOUND')],
-    ['405', 'request', answerOf('405 No', 'METHOD_NOT_ALLOWED')],
-    ['413', 'request', httpAnswer('413 No')],
-    ['415', 'request', httpAnswer('415 No')],
-    ['422', 'request', httpAnswer('422 No')],
-    ['418', 'request', httpAnswer('418 No')],
+    ['401', 'credentials', httpResponse('401 No')],
+    ['401 UNAUTHORIZED', 'credentials', responseOf('401 No', 'UNAUTHORIZED')],
+    ['400 UNAUTHORIZED', 'credentials', responseOf('400 No', 'UNAUTHORIZED')],
+    ['AUTHENTICATION_FAILED', 'credentials', responseOf('401 No', 'AUTHENTICATION_FAILED')],
+    ['403', 'contract', httpResponse('403 No')],
+    ['PARTNER_CONTRACT_ERROR', 'contract', responseOf('400 No', 'PARTNER_CONTRACT_ERROR')],
+    ['PERMISSIONS_ERROR', 'contract', responseOf('400 No', 'PERMISSIONS_ERROR', { flow: 'no' })],
+    ['402', 'funds', httpResponse('402 Pay')],
+    ['token limit', 'funds', responseOf('400 No', 'PERMISSIONS_ERROR', 'Partner reached token limit')],
+    ['404 of another server', 'endpoint', httpResponse('404 No')],
+    ['404', 'request', responseOf('404 No', 'NOT_FOUND')],
+    ['405', 'request', responseOf('405 No', 'METHOD_NOT_ALLOWED')],
+    ['413', 'request', httpResponse('413 No')],
+    ['415', 'request', httpResponse('415 No')],
+    ['422', 'request', httpResponse('422 No')],
+    ['418', 'request', httpResponse('418 No')],
   ]
   for (const [name, reason, script] of rejections) {
     await t.test(name, async (t) => {
@@ -363,7 +371,7 @@ t.test('class R: iDenfy refused before any work', async (t) => {
   }
 
   await t.test('409', async (t) => {
-    await expectFault(t, await startFaultServer(t, httpAnswer('409 Conflict')), {
+    await expectFault(t, await startFaultServer(t, httpResponse('409 Conflict')), {
       code: 'kyb-session-conflict',
       posts: 1,
       level: 'info',
@@ -372,9 +380,9 @@ t.test('class R: iDenfy refused before any work', async (t) => {
   })
 
   for (const [name, script] of [
-    ['429', httpAnswer('429 Slow')],
-    ['400 TOO_MANY_REQUESTS', answerOf('400 Slow', 'TOO_MANY_REQUESTS')],
-    ['429 with a Retry-After that costs too much', httpAnswer('429 Slow', '', { 'Retry-After': '60' })],
+    ['429', httpResponse('429 Slow')],
+    ['400 TOO_MANY_REQUESTS', responseOf('400 Slow', 'TOO_MANY_REQUESTS')],
+    ['429 with a Retry-After that costs too much', httpResponse('429 Slow', '', { 'Retry-After': '60' })],
   ] as const) {
     await t.test(name, async (t) => {
       const { metrics } = await expectFault(t, await startFaultServer(t, script), {
@@ -387,7 +395,7 @@ t.test('class R: iDenfy refused before any work', async (t) => {
   }
 
   await t.test('429 with a Retry-After that can be waited for', async (t) => {
-    const busy = httpAnswer('429 Slow', '', { 'Retry-After': '1' })
+    const busy = httpResponse('429 Slow', '', { 'Retry-After': '1' })
     const idenfy = await startFaultServer(t, (socket, { index }) =>
       socket.write(index === 0 ? busy : created),
     )
@@ -406,8 +414,8 @@ t.test('class C: iDenfy did it', async (t) => {
   const rows: [string, string, RegExp?][] = [
     ['201', created],
     ['103, then 201', `HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n${created}`],
-    ['200 with a full token', httpAnswer('200 OK', goodToken), /idenfy_contract_drifts_total 1/],
-    ['202 with a full token', httpAnswer('202 Accepted', goodToken), /idenfy_contract_drifts_total 1/],
+    ['200 with a full token', httpResponse('200 OK', goodToken), /idenfy_contract_drifts_total 1/],
+    ['202 with a full token', httpResponse('202 Accepted', goodToken), /idenfy_contract_drifts_total 1/],
   ]
   for (const [name, script, metric = /idenfy_contract_drifts_total 0/] of rows) {
     await t.test(name, async (t) => {

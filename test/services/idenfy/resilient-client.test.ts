@@ -6,7 +6,7 @@ import { classifyFailure, createResilientClient } from '../../../src/services/id
 import { createBulkhead } from '../../../src/services/resilience/bulkhead.js'
 import { createCircuitBreaker } from '../../../src/services/resilience/circuit-breaker.js'
 import { createRetryBudget } from '../../../src/services/resilience/retry-budget.js'
-import { created, goodToken, httpAnswer, type Script, startFaultServer } from '../../fault-server.js'
+import { created, goodToken, httpResponse, type Script, startFaultServer } from '../../fault-server.js'
 import { apiKey, apiSecret, build, createClock, credentialFiles, matchProblem, until } from '../../helper.js'
 
 /** The service before a scripted iDenfy, with a clock that the test moves. */
@@ -31,7 +31,7 @@ async function start(t: Test, script: Script, env: Record<string, string | undef
   }
 }
 
-const failing = httpAnswer('500 Oops')
+const failing = httpResponse('500 Oops')
 
 t.test('the circuit opens after five outages in a row', async (t) => {
   const { mint, mintAs, idenfy, pass, log, isOpen } = await start(t, failing)
@@ -40,9 +40,9 @@ t.test('the circuit opens after five outages in a row', async (t) => {
     matchProblem(t, await mint(), 'provider-outcome-unknown', { outcome: 'unknown' })
   }
   t.equal(await isOpen(), true)
-  const answer = await mint()
-  matchProblem(t, answer, 'provider-unavailable', { outcome: 'not-created' })
-  t.equal(answer.headers['retry-after'], '5')
+  const response = await mint()
+  matchProblem(t, response, 'provider-unavailable', { outcome: 'not-created' })
+  t.equal(response.headers['retry-after'], '5')
   t.match(log('provider-unavailable').at(-1), { reason: 'circuit-open' })
   pass(3.5)
   t.equal((await mint()).headers['retry-after'], '2')
@@ -75,7 +75,7 @@ t.test('the circuit opens after five outages in a row', async (t) => {
     t.equal(await isOpen(), false)
     idenfy.script = failing
     for (let i = 0; i < 4; i++) await mint()
-    t.equal(await isOpen(), false, 'it counts from anew')
+    t.equal(await isOpen(), false, 'it counts from zero again')
   })
 })
 
@@ -117,7 +117,7 @@ t.test('a definitive refusal never counts', async (t) => {
   for (const status of ['400 Bad', '401 No', '402 Pay', '403 No', '404 No', '409 Conflict', '429 Slow']) {
     idenfy.script = failing
     for (let i = 0; i < 2; i++) await mint()
-    idenfy.script = httpAnswer(status)
+    idenfy.script = httpResponse(status)
     for (let i = 0; i < 3; i++) await mint()
   }
   t.equal(await isOpen(), false)
@@ -140,9 +140,9 @@ t.test('a call from before the opening neither closes it nor holds it open', asy
 })
 
 t.test('a budget stops retries before they double the load', async (t) => {
-  const { mintAs, idenfy, metrics } = await start(t, httpAnswer('429 Slow', '', { 'Retry-After': '1' }))
-  const answers = await Promise.all(Array.from({ length: 13 }, (_, index) => mintAs(`u-${index}`)))
-  for (const { json } of answers) t.equal(json.code, 'provider-rate-limited')
+  const { mintAs, idenfy, metrics } = await start(t, httpResponse('429 Slow', '', { 'Retry-After': '1' }))
+  const responses = await Promise.all(Array.from({ length: 13 }, (_, index) => mintAs(`u-${index}`)))
+  for (const { json } of responses) t.equal(json.code, 'provider-rate-limited')
   t.equal(idenfy.arrivals.length, 23)
   const retries = /^idenfy_retries_total\{reason="rate-limited",granted="(true|false)"\} (\d+)$/gm
   t.strictSame(
@@ -157,7 +157,7 @@ t.test('a budget stops retries before they double the load', async (t) => {
     idenfy.script = created
     for (let i = 0; i < 10; i++) t.equal((await mintAs(`u-${i}`)).status, 201)
     idenfy.script = (socket, { index }) =>
-      socket.write(index === 33 ? httpAnswer('429 Slow', '', { 'Retry-After': '1' }) : created)
+      socket.write(index === 33 ? httpResponse('429 Slow', '', { 'Retry-After': '1' }) : created)
     t.equal((await mintAs('u-1')).status, 201)
     t.equal(idenfy.arrivals.length, 35)
   })
@@ -171,7 +171,7 @@ t.test('credentials that were replaced on disk are tried once', async (t) => {
     t,
     (socket, { head }) =>
       socket.write(
-        head.includes(basic(accepted)) ? created : httpAnswer('401 No', { identifier: 'UNAUTHORIZED' }),
+        head.includes(basic(accepted)) ? created : httpResponse('401 No', { identifier: 'UNAUTHORIZED' }),
       ),
     credentialFiles(files),
   )

@@ -134,7 +134,7 @@ t.test("a caller's value takes the place of the policy's", async (t) => {
 })
 
 t.test('what the caller could not have set, the caller does not see', async (t) => {
-  const answer = {
+  const response = {
     ...token,
     locale: 'lt',
     flow,
@@ -142,11 +142,11 @@ t.test('what the caller could not have set, the caller does not see', async (t) 
     tags: ['portal', 'high-risk'],
     scanRefs: ['s-1'],
   }
-  t.strictSame(createSessionPolicy({ callerMaySet: {} }).readableBy('acme', answer), {})
+  t.strictSame(createSessionPolicy({ callerMaySet: {} }).readableBy('acme', response), {})
   t.strictSame(
     createSessionPolicy({
       callerMaySet: { locale: ['en'], flow: [flow], theme: true, tags: ['portal'], scanRefs: false },
-    }).readableBy('acme', answer),
+    }).readableBy('acme', response),
     { flow, theme: null, tags: ['portal'] },
   )
   t.strictSame(
@@ -163,8 +163,8 @@ t.test('what the caller could not have set, the caller does not see', async (t) 
   const ofCompany = createSessionPolicy({
     companies: { acme: { callerMaySet: { locale: false, tags: [] } } },
   })
-  t.strictSame(ofCompany.readableBy('acme', answer), { tags: [] })
-  t.strictSame(ofCompany.readableBy('globex', answer), { locale: 'lt' })
+  t.strictSame(ofCompany.readableBy('acme', response), { tags: [] })
+  t.strictSame(ofCompany.readableBy('globex', response), { locale: 'lt' })
 })
 
 t.test('documents that are refused, every fault by its pointer and none by its value', async (t) => {
