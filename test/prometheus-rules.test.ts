@@ -530,7 +530,7 @@ scenario('a full disk, and file descriptors that run out', async (t) => {
     'the metric to report that the log cannot be written',
   )
   await firing('LogLinesLost')
-  const sockets = Array.from({ length: 290 }, () => openSocket(url).socket)
+  const sockets = Array.from({ length: 320 }, () => openSocket(url).socket)
   await until(
     async () => Number(/^process_open_fds (\d+)$/m.exec(await metrics())?.[1]) > 330,
     'the open sockets to count in process_open_fds',
