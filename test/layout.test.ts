@@ -59,7 +59,7 @@ const rules: readonly (readonly [of: RegExp, mayImport: RegExp])[] = [
   // Routes reach services through decorators. What they share with them are schemas and types.
   [/^src\/routes\//, /^src\/problems\/|^src\/services\/(idenfy\/schemas|auth\/caller)\.ts$/],
   [/^src\/plugins\//, /^src\/(services|problems|observability|config)\/|^src\/(clock|version)\.ts$/],
-  [/^src\/observability\//, /^src\/problems\/|^src\/version\.ts$|^src\/services\/.*\/(causes|reasons)\.ts$/],
+  [/^src\/observability\//, /^src\/problems\//],
   [/^src\/config\//, /^src\/services\//],
   [/^src\/services\/kyb\//, /^src\/services\/(idenfy|single-flight|auth)\/|^src\/problems\//],
   [/^src\/services\/idenfy\//, /^src\/services\/resilience\/|^src\/problems\//],
