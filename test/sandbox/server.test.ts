@@ -12,6 +12,8 @@ const anyPort = {
   SANDBOX_IDENTITY_PORT: '0',
   SANDBOX_DEMO_PORT: '0',
 }
+/** Without coverage: that of a bundle does not match that of its sources. */
+const environment = { ...anyPort, _TAPJS_PROCESSINFO_COVERAGE_: '0' }
 
 const missing = ['curl', 'sed'].filter((tool) => spawnSync(tool, ['--version'], { timeout: 60_000 }).error)
 const missingTool = missing.length > 0 && `there is no ${missing.join(' and no ')} on this machine`
@@ -19,7 +21,7 @@ const missingTool = missing.length > 0 && `there is no ${missing.join(' and no '
 const printedCommand = /^ {2}(curl [\s\S]*?)\n\n/m
 
 t.test('one command starts it all, and a token can be had over http', async (t) => {
-  const { child, exited, output, waitFor } = spawnNode(t, [entry], anyPort)
+  const { child, exited, output, waitFor } = spawnNode(t, [entry], environment)
   const [, command = ''] = await waitFor(printedCommand)
   const address = (part: string) => new RegExp(`${part} +(http\\S+)`).exec(output.stdout)?.[1] ?? ''
   const [service, identityProvider] = [address('service'), address('identity provider')]
@@ -63,7 +65,7 @@ t.test('one command starts it all, and a token can be had over http', async (t) 
 })
 
 t.test('the printed curl works as it stands', { skip: missingTool }, async (t) => {
-  const { output, waitFor } = spawnNode(t, [entry], anyPort)
+  const { output, waitFor } = spawnNode(t, [entry], environment)
   const [, command = ''] = await waitFor(printedCommand)
   const { stdout } = await promisify(execFile)('sh', ['-c', command], { timeout: 60_000 })
   const answer = JSON.parse(stdout)
@@ -78,7 +80,7 @@ t.test('each part starts alone, as compose starts it', async (t) => {
     ['demo', '/settings.json', 200],
   ]
   for (const [part, path, status] of parts) {
-    const { child, exited, waitFor } = spawnNode(t, [entry, part], anyPort)
+    const { child, exited, waitFor } = spawnNode(t, [entry, part], environment)
     const [url] = await waitFor(/http\S+/)
     t.equal((await send(url + path)).status, status, part)
     child.kill('SIGTERM')
@@ -108,7 +110,7 @@ t.test('what cannot start says why', async (t) => {
     [[''], {}, 'Unknown component ""; use idenfy-simulator, identity-provider, demo or all'],
   ]
   for (const [args, env, message] of rows) {
-    const { exited, output } = spawnNode(t, [entry, ...args], { ...anyPort, ...env })
+    const { exited, output } = spawnNode(t, [entry, ...args], { ...environment, ...env })
     t.equal(await exited(), 1)
     const [, said] = /^The sandbox cannot start\. (.*)\n$/s.exec(output.stderr) ?? []
     if (typeof message === 'string') t.equal(said, message)
@@ -117,7 +119,7 @@ t.test('what cannot start says why', async (t) => {
 })
 
 t.test('a name that every object has is no part', async (t) => {
-  const { exited, output } = spawnNode(t, [entry, 'toString'], anyPort)
+  const { exited, output } = spawnNode(t, [entry, 'toString'], environment)
   t.equal(await exited(), 1)
   t.match(output.stderr, 'Unknown component "toString"; use idenfy-simulator, identity-provider, demo or all')
 })
