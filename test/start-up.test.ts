@@ -47,7 +47,7 @@ t.test('an unexpected error at start is told without what it quotes', async (t) 
   const inTheWay = 'import h from "node:http";h.createServer=()=>{throw new TypeError("can"+"ary")}'
   // Outside of any promise that the start waits for.
   const beside =
-    'process.on("newListener",name=>{if(name==="uncaughtException")setImmediate(()=>{throw new TypeError("can"+"ary")})})'
+    'process.on("newListener",n=>n==="uncaughtException"&&process.nextTick(()=>{throw new TypeError("can"+"ary")}))'
   const peers = await startPeers(t)
   for (const trap of [inTheWay, beside]) {
     const { exited, output } = spawnNode(t, ['--import', `data:text/javascript,${trap}`, entry], {
