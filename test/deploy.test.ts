@@ -191,7 +191,7 @@ t.test('the probes ask the management listener, which no service exposes', async
   )
 })
 
-t.test('whatever selects the pods selects these', async (t) => {
+t.test('all selectors match the pods', async (t) => {
   t.strictSame(deployment.spec?.selector.matchLabels, podLabels)
   t.strictSame(find<Service>('Service').spec?.selector, podLabels)
   t.strictSame(find<PodDisruptionBudget>('PodDisruptionBudget').spec?.selector?.matchLabels, podLabels)

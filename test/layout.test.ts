@@ -130,7 +130,7 @@ t.test('no file imports itself through others', async (t) => {
   for (const path of files) t.equal(cycleFrom(path, []), undefined, path)
 })
 
-t.test('what ships knows nothing of the sandbox and the tests', async (t) => {
+t.test('src imports neither the sandbox nor the tests', async (t) => {
   for (const path of filesIn('src/')) {
     t.strictSame(
       importsOf(path).filter(({ name }) => /^(sandbox|test|bench)\//.test(name)),

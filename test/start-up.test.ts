@@ -138,7 +138,7 @@ t.test('what libraries print is JSON too', async (t) => {
       ['printed', 'two http://…@b/'],
       ['printed', 'four'],
       ['printed', 'five'],
-      ['warning of Node', 'three'],
+      ['Node warning', 'three'],
     ],
   )
 })

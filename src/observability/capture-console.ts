@@ -16,7 +16,7 @@ export function captureConsole(logger: Logger): void {
   redirect(process.stderr, 'warn')
   // Node's own listener writes to stderr.
   process.removeAllListeners('warning').on('warning', ({ name, message }) => {
-    logger.warn({ warning: name, text: withoutCredentials(message) }, 'warning of Node')
+    logger.warn({ warning: name, text: withoutCredentials(message) }, 'Node warning')
   })
 }
 

@@ -12,7 +12,7 @@ const fastifyProblems: Readonly<Record<string, [code: ProblemCode, detail?: Prob
   FST_ERR_CTP_INVALID_MEDIA_TYPE: ['unsupported-media-type', 'content-type'],
 }
 
-/** Maps anything that was thrown to a problem. */
+/** Error mapping of the server: maps anything that was thrown to a problem. */
 export function toProblem(error: unknown): Problem {
   try {
     if (error instanceof Error) return errorToProblem(error)

@@ -72,7 +72,11 @@ const exampleSuccess = {
   locale: null,
 }
 
-/** Adds what all operations have in common, and @fastify/swagger cannot know from a route. */
+/**
+ * Adds what @fastify/swagger cannot know from a route: names, examples, and the responses of all problems.
+ *
+ * There is one operation. A second one needs its own name, example and success here.
+ */
 function complete(document: Document) {
   const schemas: Record<string, Schema> = { Problem: withChoices(ProblemDetails) as Schema }
   const named = (name: string, media: Media): Media => {

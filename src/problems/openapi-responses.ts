@@ -68,7 +68,7 @@ const exampleRequestId = '9b94f962-e2ad-4f5f-8d85-724a1e0717bf'
 /** A response to an idempotency key that was used before. */
 const replayed: ProblemOptions = { headers: { 'idempotency-replayed': 'true' } }
 
-/** Options for the examples, beyond the code. */
+/** Options of the examples, in addition to the code. */
 const exampleOptions: Partial<Record<ProblemCode, ProblemOptions>> = {
   'malformed-request': { detail: 'not-json' },
   'unsupported-media-type': { detail: 'content-type' },

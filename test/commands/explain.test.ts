@@ -84,7 +84,7 @@ t.test('pseudonyms are those of the service', async (t) => {
   t.equal(json.clientId, (await service.mint()).json.clientId)
 })
 
-t.test('what cannot be explained', async (t) => {
+t.test('wrong arguments and a wrong configuration exit with code 2', async (t) => {
   const { explain } = await start(t)
   for (const args of [[], ['--company', 'acme'], ['--company', 'acme', '--user', 'u', '--canary', 'x']]) {
     const { code, stderr } = await explain(...args)

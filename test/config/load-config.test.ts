@@ -124,7 +124,7 @@ t.test('every fault at once, by name and never by value', async (t) => {
   )
 })
 
-t.test('what is required', async (t) => {
+t.test('every missing required variable is a fault', async (t) => {
   t.throws(() => loadConfig({ PORT: 'canary' }), {
     name: 'ConfigError',
     message:

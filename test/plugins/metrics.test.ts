@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { build, createClock, send } from '../helper.js'
 
-t.test('what an operator asks for first', async (t) => {
+t.test('the metrics show requests, calls to iDenfy and the build', async (t) => {
   const service = await build(t, { env: { IDENFY_ENVIRONMENT: 'sandbox' } })
   await service.mint()
   await service.setFault({ status: 503, times: 1 })

@@ -15,7 +15,7 @@ import {
 
 const path = '/onboarding/kyb-token'
 
-t.test('what the router refuses', async (t) => {
+t.test('requests that the router refuses get a problem document', async (t) => {
   const service = await build(t)
 
   for (const url of [
@@ -55,7 +55,7 @@ t.test('what the router refuses', async (t) => {
   })
 })
 
-t.test('what the HTTP parser refuses', async (t) => {
+t.test('requests that the HTTP parser refuses get a problem document', async (t) => {
   const service = await build(t)
   const exchange = (bytes: string) => {
     const { socket, received } = openSocket(service.url)

@@ -108,7 +108,7 @@ t.test('two replicas act as one', needsRedis, async (t) => {
   })
 })
 
-t.test('what lies in Redis', needsRedis, async (t) => {
+t.test('a value in Redis', needsRedis, async (t) => {
   t.test('does not reveal tokens or ids', async (t) => {
     const { replicas, client, keys } = await start(t)
     const { json } = await replicas[0].mint({ headers: { 'idempotency-key': 'canary-idempotency' } })

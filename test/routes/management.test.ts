@@ -48,7 +48,7 @@ t.test('iDenfy being down does not make it unready', async (t) => {
   t.strictSame((await send(`${service.managementUrl}/readyz`)).json, { status: 'ready' })
 })
 
-t.test('nothing else is there', async (t) => {
+t.test('all other paths are 404', async (t) => {
   const service = await build(t)
   matchProblem(
     t,

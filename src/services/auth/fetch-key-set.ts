@@ -25,7 +25,7 @@ export interface KeySetSource {
 }
 
 /**
- * Fetches the text of a key set. Redirects are not followed.
+ * Fetches the text of a key set (JWKS). Redirects are not followed.
  *
  * @throws KeySetFault `jwks-status` or `jwks-encoding`, or what undici throws
  */

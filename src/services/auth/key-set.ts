@@ -46,7 +46,7 @@ interface Candidate {
 }
 
 /**
- * Reads a JWK set (RFC 7517) and keeps the keys that can verify these algorithms: public, strong and well-formed. If two
+ * Reads a JWK set (JWKS, RFC 7517) and keeps the keys that can verify these algorithms: public, strong and well-formed. If two
  * of them have the same `kid` and fit the same algorithm, neither is used.
  *
  * @throws KeySetFault `jwks-not-json`, `jwks-form`, `jwks-private-key` (a provider that publishes one is not to be trusted

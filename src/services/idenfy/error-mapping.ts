@@ -32,7 +32,7 @@ const knownIdentifiers = new Set([
 const maxRetryAfterSeconds = 300
 
 /**
- * Maps an error response of iDenfy to a problem, by status **and** identifier. The identifier is the stable part: the
+ * Error mapping for iDenfy: maps an error response to a problem, by status **and** identifier. The identifier is the stable part: the
  * same one is documented under several statuses.
  *
  * @param body the parsed body of the response, undefined if it was not JSON

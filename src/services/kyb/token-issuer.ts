@@ -81,7 +81,10 @@ export interface IssueRequest {
   readonly admit: () => Promise<void>
 }
 
-/** Issues KYB tokens: applies policy and identity, and sends at most one POST for identical requests. */
+/**
+ * Issues KYB tokens: applies policy and identity, and sends at most one POST for identical requests, and for each
+ * `Idempotency-Key`.
+ */
 export function createTokenIssuer(options: TokenIssuerOptions) {
   const { policy, identify, idenfy, singleFlight, scope, replayMs, uiUrl, now, onIssued } = options
   const { sharedStateRequiredFor, timeoutMs, monotonicNow } = options

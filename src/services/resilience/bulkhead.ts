@@ -6,7 +6,7 @@ export interface BulkheadOptions {
   readonly maxInFlight: number
 }
 
-/** Limits calls in flight, so that a slow provider cannot fill this process with waiting requests. */
+/** A bulkhead limits calls in flight, so that a slow provider cannot fill this process with waiting requests. */
 export function createBulkhead({ maxInFlight }: BulkheadOptions) {
   const queue = new PQueue({ concurrency: maxInFlight })
 

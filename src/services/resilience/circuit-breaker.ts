@@ -14,7 +14,7 @@ export interface CircuitBreakerOptions {
 }
 
 /**
- * Refuses calls while the provider is down. It opens after five outages in a row, or if half of at least 20 calls in 30
+ * A circuit breaker refuses calls while the provider is down. It opens after five outages in a row, or if half of at least 20 calls in 30
  * seconds were outages. Then it is half-open every five seconds: one call goes through as a probe.
  *
  * For the libraries that were considered, see docs/decisions.

@@ -2,7 +2,7 @@
 const retryCost = 10
 const maxBudget = 10 * retryCost
 
-/** Allows one retry for ten successful calls, and at most ten at once. In an outage retries stop and do not double the load. */
+/** A retry budget allows one retry for ten successful calls, and at most ten at once. In an outage retries stop and do not double the load. */
 export function createRetryBudget() {
   let budget = maxBudget
   return {

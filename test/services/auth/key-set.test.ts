@@ -106,7 +106,7 @@ t.test('keys without an id, and many keys', async (t) => {
   t.equal((await lint(...many)).keys.length, 200)
 })
 
-t.test('what is no set', async (t) => {
+t.test('a document that is not a key set is refused', async (t) => {
   await t.rejects(lintKeySet('<html>', algorithms), { code: 'jwks-not-json' })
   for (const text of ['[]', 'null', '5', '{}', '{"keys":{}}', '{"keys":[]}', '{"keys":null}']) {
     await t.rejects(lintKeySet(text, algorithms), { code: 'jwks-form' }, text)

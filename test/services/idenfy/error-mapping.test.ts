@@ -54,7 +54,7 @@ for (const [status, identifier, message, code, rejectionClass, outcome] of rows)
   })
 }
 
-t.test('whatever the body is', async (t) => {
+t.test('every body is mapped to a problem', async (t) => {
   for (const body of [undefined, null, 'text', 1, [], { identifier: 5 }, { identifier: 'canary' }]) {
     const problem = mapErrorResponse(400, body)
     t.equal(problem.code, 'provider-rejected')
