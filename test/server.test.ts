@@ -140,7 +140,7 @@ t.test('SIGTERM: not ready at once, requests are still taken for a while, then i
   t.equal(await server.exited(), 0)
 })
 
-t.test('what does not end in time is ended', async (t) => {
+t.test('a shutdown that takes too long is ended', async (t) => {
   const env = { IDENFY_TIMEOUT_MS: '100', SHUTDOWN_TIMEOUT_MS: '500' }
   const neverCloses = 'data:text/javascript,import h from "node:http";h.Server.prototype.close=()=>{}'
   const server = await start(t, ['--import', neverCloses, entry], env)

@@ -15,7 +15,7 @@ async function start(t: Test, args: string[] = [entry]) {
   return { ...server, ...(await addressesOf(server)) }
 }
 
-t.test('what cannot be listened on is named', async (t) => {
+t.test('an address that the service cannot listen on is named', async (t) => {
   const port = await listen(t, createServer())
   const peers = await startPeers(t)
   const noRights =
@@ -116,7 +116,7 @@ t.test('the log begins with the settings in force', async (t) => {
   )
 })
 
-t.test('what libraries print is JSON too', async (t) => {
+t.test('the output of libraries is JSON too', async (t) => {
   const print = [
     'process.on("SIGWINCH",()=>{',
     'console.log("one",1);console.error("two http://a:canary@b/");process.emitWarning("three");',

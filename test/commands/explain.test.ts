@@ -25,7 +25,7 @@ async function start(t: Test, env: Record<string, string> = {}) {
   return { service, explain }
 }
 
-t.test('what would be asked for is what the service asks for', async (t) => {
+t.test('explain shows the request that the service sends', async (t) => {
   const { service, explain } = await start(t)
   const body = { locale: 'lt', lifetime: 7200 }
   const { code, json } = await explain('--company', 'acme', '--user', 'u-1', '--body', JSON.stringify(body))

@@ -39,7 +39,7 @@ t.test('our own words and those of the system pass', async (t) => {
   })
 })
 
-t.test('what is thrown need not be an error', async (t) => {
+t.test('a thrown value does not have to be an error', async (t) => {
   t.strictSame(logged((logger) => logger.error({ err: 'canary' })).err, { name: 'string' })
   const bare = Object.assign(new Error('canary'), { stack: undefined })
   t.strictSame(logged((logger) => logger.error({ err: bare })).err, { name: 'Error', stack: '' })

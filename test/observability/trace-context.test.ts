@@ -22,7 +22,7 @@ t.test('every line of a request bears the id of its trace, and iDenfy is not tol
   t.equal(service.log('success').at(-1)?.traceId, traceId)
 })
 
-t.test('what is no trace context is ignored', async (t) => {
+t.test('an invalid trace context is ignored', async (t) => {
   const service = await build(t)
   for (const traceparent of [
     '',

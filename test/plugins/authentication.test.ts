@@ -139,7 +139,7 @@ t.test('a token that was good before is good only as long as its time and its ke
   )
 })
 
-t.test('what is just beyond is refused, with the reason', async (t) => {
+t.test('a value just outside the limit is refused, with the reason', async (t) => {
   const nowMs = 1_800_000_000_000
   const now = nowMs / 1000
   const service = await build(t, { now: () => nowMs })

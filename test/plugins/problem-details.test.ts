@@ -142,7 +142,7 @@ t.test('an unexpected failure is shown to the operator only', async (t) => {
   })
 })
 
-t.test('whatever is thrown becomes a problem, and the log says what it was', async (t) => {
+t.test('every thrown value becomes a problem, and the log says what it was', async (t) => {
   const unreadable = Object.defineProperty(new Error('canary'), 'validation', {
     get() {
       throw new Error('canary')

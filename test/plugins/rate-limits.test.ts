@@ -21,7 +21,7 @@ t.test('a user gets a limited number of new verifications, and other users are n
   t.equal((await service.arrived()).length, 3)
 })
 
-t.test('what sends nothing to iDenfy is no new verification', async (t) => {
+t.test('a request that sends nothing to iDenfy is no new verification', async (t) => {
   const service = await build(t, {
     env: {
       RATE_LIMIT_USER_PER_MINUTE: '1',

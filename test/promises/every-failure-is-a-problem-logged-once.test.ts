@@ -151,7 +151,7 @@ t.test('pipelined requests of a client that resets the connection each have a li
   await service.matchCounts(t)
 })
 
-t.test('what follows a request gets no response and no line of its own', async (t) => {
+t.test('bytes after a request get no response and no log line', async (t) => {
   const service = await start(t)
   const rows: [name: string, bytes: string, statuses: number[]][] = [
     ['garbage', 'garbage\r\n\r\n', []],

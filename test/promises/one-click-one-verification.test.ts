@@ -379,7 +379,7 @@ t.test('nor when it is stopped and continued', needsRedis, async (t) => {
   })
 })
 
-t.test('what is given up by every client that waits for it is not sent', async (t) => {
+t.test('a request is not sent if all its clients have disconnected', async (t) => {
   const held: Socket[] = []
   const idenfy = await startFaultServer(t, (socket) => held.push(socket))
   /** How many requests have passed authentication. Each waits for a POST from then on. */

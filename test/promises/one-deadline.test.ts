@@ -51,7 +51,7 @@ async function listenFor(t: Test, serve: (socket: Socket) => void, host = '127.0
 
 const silent = (socket: Socket) => void socket.resume()
 
-t.test('whatever iDenfy does', async (t) => {
+t.test('the deadline holds for all that iDenfy does', async (t) => {
   for (const retryAfter of ['0', '1', '2', '7', '86400', '-1', 'soon', 'Wed, 25 Nov 2026 12:00:00 GMT']) {
     for (const delayMs of [0, 600, 900]) {
       await t.test(`429 after ${delayMs} ms with Retry-After: ${retryAfter}, then a token`, async (t) => {
@@ -113,7 +113,7 @@ t.test('whatever iDenfy does', async (t) => {
   })
 })
 
-t.test('whatever connecting waits for', async (t) => {
+t.test('the deadline holds for every step of connecting', async (t) => {
   const tls = await certificate('localhost')
   const ca = `${t.testdir({ 'ca.pem': tls.cert })}/ca.pem`
   const slow = await listenFor(t, silent)
@@ -209,7 +209,7 @@ t.test('an egress proxy that stalls for a while leaves nothing behind', async (t
   t.ok(performance.now() - begin < 1_000)
 })
 
-t.test('whatever happens in the queue', async (t) => {
+t.test('the deadline holds in the queue', async (t) => {
   const held: Socket[] = []
   const idenfy = await startFaultServer(t, (socket) => held.push(socket))
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url, IDENFY_MAX_IN_FLIGHT: '2' })
@@ -252,7 +252,7 @@ t.test('however slow the identity provider is', async (t) => {
   t.equal(idenfy.arrivals.length, 0)
 })
 
-t.test('whatever another replica does', needsRedis, async (t) => {
+t.test('the deadline holds for all that another replica does', needsRedis, async (t) => {
   const idenfy = await startFaultServer(t, () => {})
   const redis = await startRedis(t)
   const env = { IDENFY_BASE_URL: idenfy.url, ...redis.env }

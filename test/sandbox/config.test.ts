@@ -34,7 +34,7 @@ t.test('ports can be moved', async (t) => {
   )
 })
 
-t.test('what is no port is named', async (t) => {
+t.test('an invalid port is named', async (t) => {
   for (const name of ports) {
     for (const value of ['x', '', '1.5', '-1', '65536']) {
       t.throws(() => loadSandboxConfig({ [name]: value }), { message: new RegExp(name) }, `${name}=${value}`)

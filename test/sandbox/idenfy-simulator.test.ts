@@ -54,7 +54,7 @@ t.test('a token has every required field', async (t) => {
   })
 })
 
-t.test('what iDenfy would refuse', async (t) => {
+t.test('the simulator refuses what iDenfy would refuse', async (t) => {
   const { post, idenfyUrl } = await start(t)
   const rows: [string, object][] = [
     ['MISSING_VALUE', { clientId: undefined }],
@@ -238,7 +238,7 @@ t.test('faults on demand', async (t) => {
   t.equal((await post(minimal)).status, 201, 'a wrong fault is none')
 })
 
-t.test('what arrived, without credentials', async (t) => {
+t.test('the simulator lists the requests it received, without credentials', async (t) => {
   const { post, setFault, idenfyUrl } = await start(t)
   await post(minimal)
   await post('{')

@@ -88,7 +88,7 @@ t.test('each part starts alone, as compose starts it', async (t) => {
   }
 })
 
-t.test('what cannot start says why', async (t) => {
+t.test('a sandbox that cannot start says why', async (t) => {
   const port = String(await listen(t, createServer()))
 
   const rows: [string[], Record<string, string>, string | RegExp][] = [

@@ -341,7 +341,7 @@ t.test('templates with hashes keep the ids from iDenfy', async (t) => {
   t.equal((await service.mint()).json.clientId, json.clientId, 'the same at every time')
 })
 
-t.test('what iDenfy refuses or breaks becomes a problem of our own', async (t) => {
+t.test('a refusal or a failure of iDenfy becomes a problem of this service', async (t) => {
   const service = await build(t, { env: { IDENFY_TIMEOUT_MS: '300' } })
   const cases: [
     string,

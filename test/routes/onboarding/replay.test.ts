@@ -74,7 +74,7 @@ t.test('a token that is about to expire is not replayed', async (t) => {
   t.equal(await service.posts(), 2)
 })
 
-t.test('what differs in company, user or session never shares', async (t) => {
+t.test('requests of different companies, users or sessions share no result', async (t) => {
   const service = await start(t)
   const open = { company_id: ['acme', 'globex', 'a', 'acmeu'], sub: ['u-1', 'u-2', '1', 'u-1acme'] }
   const tokens = new Map<string, string>()
@@ -227,7 +227,7 @@ t.test(
   },
 )
 
-t.test('what iDenfy says beyond its document is not kept', async (t) => {
+t.test('members that iDenfy does not document are not kept', async (t) => {
   const idenfy = await startFaultServer(t, httpResponse('201 Created', { ...goodToken, canary: 'canary' }))
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url })
   service.secrets.add(goodToken.tokenString)

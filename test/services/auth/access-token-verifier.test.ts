@@ -77,7 +77,7 @@ t.test('only a token that passed every check is remembered', async (t) => {
   }
 })
 
-t.test('what is remembered is bounded in bytes', async (t) => {
+t.test('the cache of verified tokens has a limit in bytes', async (t) => {
   const { verify, token, counted } = await setUp(t)
   const filler = 'x'.repeat(10_000)
   const texts = await Promise.all(

@@ -105,7 +105,7 @@ t.test('a response that breaks the contract is never passed on', async (t) => {
   }
 })
 
-t.test('what iDenfy asks us to wait is passed on, within bounds', async (t) => {
+t.test("iDenfy's Retry-After is passed on, within limits", async (t) => {
   const cases: [string, Parameters<typeof matchProblem>[2], string, string][] = [
     ['429 Too Many Requests', 'provider-rate-limited', '7', '7'],
     ['429 Too Many Requests', 'provider-rate-limited', '0', '1'],

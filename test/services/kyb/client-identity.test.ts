@@ -41,14 +41,14 @@ t.test('hashes are keyed, and apart for users and companies', async (t) => {
 
 const awkward = ['a:b', 'a/b', 'a b', 'a{b', 'é', 'e\u0301', ' a', '\u202ea', '１', 'oidc:abc', 'GB:12345678']
 
-t.test('what is hashed may be any text', async (t) => {
+t.test('a hashed id may be any text', async (t) => {
   const mapper = createClientIdentity({ clientId: '{companyHash}', externalRef: '{userHash}' }, key)
   const identities = awkward.map((id) => mapper({ companyId: id, userId: id }, requestId))
   for (const { clientId, externalRef } of identities) t.match(clientId + externalRef, /^[A-Za-z0-9_-]{44}$/)
   t.equal(new Set(identities.map(({ clientId }) => clientId)).size, awkward.length)
 })
 
-t.test('what is used as it is keeps to the alphabet, what is not used may be anything', async (t) => {
+t.test('an id used as it is has only allowed characters, an unused id may have any', async (t) => {
   const byUser = createClientIdentity({ clientId: '{companyHash}', externalRef: '{userId}' }, key)
   const byCompany = createClientIdentity({ clientId: '{companyId}', externalRef: '{requestId}' })
   const refusal = (reason: string) => ({ code: 'identity-not-mappable', options: { diagnosis: { reason } } })
@@ -60,7 +60,7 @@ t.test('what is used as it is keeps to the alphabet, what is not used may be any
   }
 })
 
-t.test('what does not fit is refused', async (t) => {
+t.test('an identity that is too long is refused', async (t) => {
   const mapper = createClientIdentity({ clientId: 'c:{companyId}', externalRef: 'r:{userId}' })
   t.equal(mapper({ companyId: 'a'.repeat(98), userId: 'u'.repeat(38) }, requestId).clientId.length, 100)
   const code = 'identity-not-mappable'

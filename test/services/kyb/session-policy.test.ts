@@ -133,7 +133,7 @@ t.test("a caller's value takes the place of the policy's", async (t) => {
   t.strictSame(policy.sessionFor('acme', {}), { lifetime: 600, locale: 'en', tags: ['portal'], flow })
 })
 
-t.test('what the caller could not have set, the caller does not see', async (t) => {
+t.test('a caller does not see values that it could not have set', async (t) => {
   const response = {
     ...token,
     locale: 'lt',
