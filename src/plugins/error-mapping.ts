@@ -5,6 +5,8 @@ import { type FieldFault, Problem } from '../problems/problem.js'
 /** Errors of Fastify before a handler runs. */
 const fastifyProblems: Readonly<Record<string, [code: ProblemCode, detail?: ProblemDetail]>> = {
   FST_ERR_BAD_URL: ['malformed-request', 'url-encoding'],
+  // Only for QUERY, a method that no route has.
+  FST_ERR_ROUTE_MISSING_CONTENT_TYPE: ['not-found'],
   FST_ERR_CTP_INVALID_JSON_BODY: ['malformed-request', 'not-json'],
   FST_ERR_CTP_EMPTY_JSON_BODY: ['malformed-request', 'not-json'],
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: ['malformed-request', 'body-length'],

@@ -20,16 +20,24 @@ declare module 'fastify' {
 export const problemDetails = fp(
   async (app) => {
     app.decorateRequest('problem', null)
-    app.setErrorHandler(sendProblem)
+    app.setErrorHandler((error, request, reply) => {
+      const problem = toProblem(error)
+      // A QUERY request does not get to the handler below, so this may be a 405.
+      sendProblem(problem.code === 'not-found' ? noRoute(app, request) : problem, request, reply)
+    })
     app.setNotFoundHandler((request) => {
-      const path = request.url.replace(/\?.*/, '')
-      const allowed = app.supportedMethods.filter((method) => app.hasRoute({ method, url: path }))
-      if (allowed.length === 0) throw new Problem('not-found')
-      throw new Problem('method-not-allowed', { headers: { allow: allowed.join(', ') } })
+      throw noRoute(app, request)
     })
   },
   { name: 'problem-details', fastify: '5.x' },
 )
+
+function noRoute(app: FastifyInstance, { url }: FastifyRequest): Problem {
+  const path = url.replace(/\?.*/, '')
+  const allowed = app.supportedMethods.filter((method) => app.hasRoute({ method, url: path }))
+  if (allowed.length === 0) return new Problem('not-found')
+  return new Problem('method-not-allowed', { headers: { allow: allowed.join(', ') } })
+}
 
 /**
  * For Fastify's `clientErrorHandler`: requests that Node's HTTP parser refuses. A request that is still being received

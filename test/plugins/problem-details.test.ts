@@ -38,13 +38,17 @@ t.test('requests that the router refuses get a problem document', async (t) => {
       matchProblem(t, await send(service.url + url), 'not-found')
     })
   }
-  for (const method of ['GET', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const) {
+  for (const method of ['GET', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'PROPFIND', 'QUERY']) {
     await t.test(`405 ${method}`, async (t) => {
-      const response = await send(`${service.url}${path}`, { method })
+      const response = await send(`${service.url}${path}`, { method: method as 'GET' })
       matchProblem(t, response, 'method-not-allowed')
       t.equal(response.headers.allow, 'POST')
     })
   }
+  await t.test('404 QUERY', async (t) => {
+    matchProblem(t, await send(`${service.url}/nothing`, { method: 'QUERY' as 'GET' }), 'not-found')
+    t.strictSame(service.log('internal-error'), [])
+  })
   await t.test('405 HEAD has no body', async (t) => {
     const response = await send(service.url + path, { method: 'HEAD' })
     t.strictSame([response.status, response.headers.allow, response.text], [405, 'POST', ''])
