@@ -70,7 +70,8 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
   app.setNotFoundHandler((_request, reply) => reply.code(404).send(errorBody('NOT_FOUND', 'Not found.')))
   app.setErrorHandler((error: FastifyError, _request, reply) => {
     const [first] = error.validation ?? []
-    if (!first) return reply.code(error.statusCode ?? 500).send(errorBody('JSON_ERROR', error.message))
+    // Fastify's parsers set a status.
+    if (!first) return reply.code(Number(error.statusCode)).send(errorBody('JSON_ERROR', error.message))
     const identifier = first.keyword === 'required' ? 'MISSING_VALUE' : 'BAD_VALUE'
     return reply.code(400).send(errorBody(identifier, `${first.instancePath} ${first.message}`))
   })
