@@ -143,6 +143,7 @@ function withDerivedValues(values: Environment, given: GivenValues) {
   return {
     ...values,
     AUTH_JWKS_URL: jwksUrlOf(given),
+    // A connection that is ready later is too late for its request.
     IDENFY_CONNECT_TIMEOUT_MS: Math.min(values.IDENFY_CONNECT_TIMEOUT_MS, values.IDENFY_TIMEOUT_MS),
     RATE_LIMIT_REQUESTS_PER_MINUTE:
       values.RATE_LIMIT_REQUESTS_PER_MINUTE ?? values.RATE_LIMIT_USER_PER_MINUTE * requestsPerVerification,

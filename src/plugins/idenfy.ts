@@ -27,8 +27,7 @@ export const idenfy = fp(
     const dispatcher = createConnections({
       origin: config.IDENFY_BASE_URL,
       maxConnections: config.IDENFY_MAX_IN_FLIGHT,
-      // A connection that is ready later is too late for its request.
-      connectTimeoutMs: Math.min(config.IDENFY_CONNECT_TIMEOUT_MS, config.IDENFY_TIMEOUT_MS),
+      connectTimeoutMs: config.IDENFY_CONNECT_TIMEOUT_MS,
       extraCa: config.idenfyCa,
       proxyUrl: config.IDENFY_PROXY_URL,
       userAgent,
