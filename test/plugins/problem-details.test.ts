@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { request as httpRequest, METHODS } from 'node:http'
 import type { Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import t from 'tap'
@@ -58,6 +59,43 @@ t.test('requests that the router refuses get a problem document', async (t) => {
     t.match(service.log('malformed-request'), [{ method: 'GET', status: 400, requestId: String }])
   })
 })
+
+t.test('no method, with or without a body, is a fault of the service', async (t) => {
+  const service = await build(t)
+  const json = { 'content-type': 'application/json' }
+  const rows: [headers: Record<string, string>, body?: string][] = [
+    [{}],
+    [json, '{}'],
+    [json, ''],
+    [json, '{'],
+    [{ 'content-type': 'text/plain' }, 'a'],
+    [{ 'content-type': 'a' }, 'a'],
+  ]
+  // Node answers CONNECT itself, by closing the connection.
+  const methods = METHODS.filter((method) => method !== 'CONNECT')
+  for (const url of [service.url + path, `${service.url}/nothing`, `${service.managementUrl}/livez`]) {
+    for (const method of methods) {
+      for (const [headers, body] of rows) {
+        const { status } = await sendRaw(url, method, headers, body)
+        t.ok(status >= 200 && status < 500, `${method} ${url} ${JSON.stringify(headers)} ${body}: ${status}`)
+      }
+    }
+  }
+  t.ok(methods.length > 30)
+})
+
+/** With Node's own client, because undici does not send every method. */
+async function sendRaw(url: string, method: string, headers: Record<string, string>, body = '') {
+  const request = httpRequest(url, {
+    method,
+    agent: false,
+    headers: { ...headers, 'content-length': Buffer.byteLength(body) },
+  })
+  request.end(body)
+  const [response] = await inTime(once(request, 'response'), `a response to ${method} ${url}`)
+  response.resume()
+  return { status: Number(response.statusCode) }
+}
 
 t.test('requests that the HTTP parser refuses get a problem document', async (t) => {
   const service = await build(t)
