@@ -1,8 +1,8 @@
 import t from 'tap'
-import { needsPromtool, observe } from './prometheus.js'
+import { needsPromtool, startMonitored } from './prometheus.js'
 
 t.test('a quiet weekend', needsPromtool, async (t) => {
-  const service = await observe(t, {}, 240)
+  const service = await startMonitored(t, {}, 240)
   await service.mintFor(5)
   await service.wait(60 * 60)
   service.expectNoneSoFar()
@@ -10,7 +10,7 @@ t.test('a quiet weekend', needsPromtool, async (t) => {
 })
 
 t.test('a rolling restart', needsPromtool, async (t) => {
-  const service = await observe(t)
+  const service = await startMonitored(t)
   const { start, remove, wait, mintFor } = service
   await mintFor(20)
   const peers = service
@@ -33,7 +33,7 @@ t.test(
   'an outage of iDenfy after much traffic, and a quiet night after it has ended',
   needsPromtool,
   async (t) => {
-    const service = await observe(t)
+    const service = await startMonitored(t)
     await service.mintFor(50)
     await service.wait(5)
     await service.setFault({ status: 503 })
@@ -59,7 +59,7 @@ t.test(
 )
 
 t.test('another service whose metrics have the same names', needsPromtool, async (t) => {
-  const service = await observe(t)
+  const service = await startMonitored(t)
   service.add('other', async () =>
     [
       'process_start_time_seconds 0',

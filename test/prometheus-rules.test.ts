@@ -25,10 +25,10 @@ import { startKeyServer } from './key-server.js'
 import {
   createPrometheus,
   needsPromtool,
-  observe,
   type Prometheus,
   promtool,
   rulesFile,
+  startMonitored,
 } from './prometheus.js'
 import { connectRedis, needsRedis, startRedis } from './redis-server.js'
 import { refuseStaleBuild } from './stale-build.js'
@@ -41,7 +41,7 @@ const shown = { firing: new Set<string>(), nearMiss: new Set<string>() }
 
 /** A service whose alerts are shown, each once firing and once not. */
 async function show(t: Test, overrides: Overrides = {}, everySeconds = 60) {
-  const service = await observe(t, overrides, everySeconds)
+  const service = await startMonitored(t, overrides, everySeconds)
   return { ...service, ...recorder(service) }
 }
 

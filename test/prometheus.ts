@@ -116,7 +116,7 @@ export function createPrometheus({ everySeconds = 60, pass = () => {} }: Prometh
 export type Prometheus = ReturnType<typeof createPrometheus>
 
 /** A service on which a test's clocks run, scraped as the instance `a`. */
-export async function observe(t: Test, overrides: Overrides = {}, everySeconds = 60) {
+export async function startMonitored(t: Test, overrides: Overrides = {}, everySeconds = 60) {
   const { clocks, pass } = createClock()
   const prometheus = createPrometheus({ pass, everySeconds })
   /** Another instance. */

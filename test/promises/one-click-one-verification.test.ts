@@ -234,13 +234,13 @@ t.test('nor when Redis fails in between', needsRedis, async (t) => {
 
     await t.test(`${way.name}, Redis freezes during the first and comes back`, async (t) => {
       let release = () => {}
-      const held: Way = {
+      const pending: Way = {
         ...way,
         fail: (socket, arrival) => {
           release = () => way.fail(socket, arrival)
         },
       }
-      const { idenfy, redis, first, second } = await startTwo(t, held, { IDENFY_TIMEOUT_MS: '2000' })
+      const { idenfy, redis, first, second } = await startTwo(t, pending, { IDENFY_TIMEOUT_MS: '2000' })
       const own = withKey(first)
       await until(() => idenfy.arrivals.length === 1, 'the POST to reach iDenfy')
       redis.freeze()
@@ -280,8 +280,8 @@ t.test('nor when Redis fails in between', needsRedis, async (t) => {
 
 /** A replica as a process of its own, which can be killed and stopped, beside one in this process. */
 async function startProcess(t: Test, timeout: number) {
-  const held: Socket[] = []
-  const idenfy = await startFaultServer(t, (socket) => held.push(socket))
+  const pending: Socket[] = []
+  const idenfy = await startFaultServer(t, (socket) => pending.push(socket))
   const redis = await startRedis(t)
   const env = { ...envOf(idenfy.url), ...redis.env, IDENFY_TIMEOUT_MS: String(timeout) }
   const second = await build(t, { env })
@@ -298,7 +298,7 @@ async function startProcess(t: Test, timeout: number) {
       method: 'POST',
       headers: { authorization: `Bearer ${await second.token()}`, ...headers },
     })
-  return { idenfy, held, second, child: process.child, post }
+  return { idenfy, pending, second, child: process.child, post }
 }
 
 t.test('nor when the first replica is killed in between', needsRedis, async (t) => {
@@ -329,7 +329,7 @@ t.test('nor when the first replica is killed in between', needsRedis, async (t) 
 
 t.test('nor when it is stopped and continued', needsRedis, async (t) => {
   await t.test('after it has sent', async (t) => {
-    const { idenfy, held, second, child, post } = await startProcess(t, 1000)
+    const { idenfy, pending, second, child, post } = await startProcess(t, 1000)
     const headers = { 'idempotency-key': 'k' }
     const own = post(headers)
     await until(() => idenfy.arrivals.length === 1, 'the POST to reach iDenfy')
@@ -339,7 +339,7 @@ t.test('nor when it is stopped and continued', needsRedis, async (t) => {
       'the lease of the stopped replica to end',
     )
     child.kill('SIGCONT')
-    held[0]?.write(created)
+    pending[0]?.write(created)
     await own
     t.equal((await second.mint({ headers })).json.code, 'provider-outcome-unknown', 'what was said stays so')
     t.equal(idenfy.arrivals.length, 1)
@@ -380,8 +380,8 @@ t.test('nor when it is stopped and continued', needsRedis, async (t) => {
 })
 
 t.test('a request is not sent if all its clients have disconnected', async (t) => {
-  const held: Socket[] = []
-  const idenfy = await startFaultServer(t, (socket) => held.push(socket))
+  const pending: Socket[] = []
+  const idenfy = await startFaultServer(t, (socket) => pending.push(socket))
   /** How many requests have passed authentication. Each waits for a POST from then on. */
   let issued = 0
   const service = await build(t, {
@@ -405,19 +405,19 @@ t.test('a request is not sent if all its clients have disconnected', async (t) =
   }
 
   const busy = service.mint()
-  await until(() => held.length === 1, 'the first POST to reach iDenfy')
+  await until(() => pending.length === 1, 'the first POST to reach iDenfy')
   const leaving = await postAs('u-2')
   await until(inQueue(1), 'one request in the queue')
   leaving.leave()
   await leaving.received()
   await until(() => service.log('client-closed').length === 1, 'the access line of the client that left')
-  held[0]?.write(created)
+  pending[0]?.write(created)
   t.equal((await busy).status, 201)
   await until(inQueue(0), 'an empty queue')
 
   await t.test('but one client that stays is enough', async (t) => {
     const busy = service.mint()
-    await until(() => held.length === 2, 'the second POST to reach iDenfy')
+    await until(() => pending.length === 2, 'the second POST to reach iDenfy')
     const leaving = await postAs('u-3')
     await until(inQueue(1), 'one request in the queue')
     const before = issued
@@ -429,10 +429,10 @@ t.test('a request is not sent if all its clients have disconnected', async (t) =
       () => service.log('client-closed').length === 2,
       'the access line of the second client that left',
     )
-    held[1]?.write(created)
+    pending[1]?.write(created)
     t.equal((await busy).status, 201)
-    await until(() => held.length === 3, 'the third POST to reach iDenfy')
-    held[2]?.write(created)
+    await until(() => pending.length === 3, 'the third POST to reach iDenfy')
+    pending[2]?.write(created)
     t.equal((await staying).status, 201)
   })
   t.strictSame(

@@ -210,8 +210,8 @@ t.test('an egress proxy that stalls for a while leaves nothing behind', async (t
 })
 
 t.test('the deadline holds in the queue', async (t) => {
-  const held: Socket[] = []
-  const idenfy = await startFaultServer(t, (socket) => held.push(socket))
+  const pending: Socket[] = []
+  const idenfy = await startFaultServer(t, (socket) => pending.push(socket))
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url, IDENFY_MAX_IN_FLIGHT: '2' })
   const tokens = await Promise.all(['1', '2', '3', '4', '5', '6'].map((sub) => service.token({ sub })))
   const responses = await Promise.all(tokens.map((token) => withinDeadline(t, () => service.mint({ token }))))

@@ -18,8 +18,8 @@ async function start(t: Test, env: Record<string, string> = {}) {
 }
 
 t.test('identical requests in flight together share one POST', async (t) => {
-  const held: (() => void)[] = []
-  const idenfy = await startFaultServer(t, (socket) => held.push(() => socket.write(created)))
+  const pending: (() => void)[] = []
+  const idenfy = await startFaultServer(t, (socket) => pending.push(() => socket.write(created)))
   const service = await start(t, { IDENFY_BASE_URL: idenfy.url, KYB_REPLAY_SECONDS: '0' })
   service.secrets.add(goodToken.tokenString)
   const token = await service.token()
@@ -27,10 +27,10 @@ t.test('identical requests in flight together share one POST', async (t) => {
   service.app.server.on('request', () => seen.push(1))
   const responses = Promise.all(Array.from({ length: 1000 }, () => service.mint({ token })))
   await until(
-    () => seen.length === 1000 && held.length > 0,
+    () => seen.length === 1000 && pending.length > 0,
     '1000 requests to arrive and one POST to reach iDenfy',
   )
-  held[0]?.()
+  pending[0]?.()
   t.strictSame([...new Set((await responses).map(({ status }) => status))], [201])
   t.equal(idenfy.arrivals.length, 1)
   const metrics = await service.metrics()
@@ -38,8 +38,8 @@ t.test('identical requests in flight together share one POST', async (t) => {
   t.match(metrics, 'kyb_tokens_total{origin="shared"} 999\n')
 
   const later = service.mint({ token })
-  await until(() => held.length === 2, 'the second POST to reach iDenfy')
-  held[1]?.()
+  await until(() => pending.length === 2, 'the second POST to reach iDenfy')
+  pending[1]?.()
   t.equal((await later).status, 201, 'and one that comes later, with replays off, has its own')
 })
 
@@ -187,8 +187,8 @@ t.test('closing waits for a POST whose client has disconnected', async (t) => {
 t.test(
   'a limited number of POSTs run, as many wait for half a second, and the others are shed',
   async (t) => {
-    const held: (() => void)[] = []
-    const idenfy = await startFaultServer(t, (socket) => held.push(() => socket.write(created)))
+    const pending: (() => void)[] = []
+    const idenfy = await startFaultServer(t, (socket) => pending.push(() => socket.write(created)))
     const service = await start(t, { IDENFY_BASE_URL: idenfy.url, IDENFY_MAX_IN_FLIGHT: '2' })
     service.secrets.add(goodToken.tokenString)
     const settled: string[] = []
@@ -199,7 +199,7 @@ t.test(
     }
 
     const running = [mint('u-1'), mint('u-2')]
-    await until(() => held.length === 2, 'two POSTs to reach iDenfy')
+    await until(() => pending.length === 2, 'two POSTs to reach iDenfy')
     const waiting = [mint('u-3'), mint('u-4')]
     await until(async () => /idenfy_waiting 2/.test(await service.metrics()), 'two requests in the queue')
     const shed = await mint('u-5')
@@ -208,20 +208,20 @@ t.test(
     t.strictSame(settled, ['u-5'], 'at once')
     t.match(await service.metrics(), 'idenfy_in_flight 2\n')
 
-    held[0]?.()
-    await until(() => held.length === 3, 'the third POST to reach iDenfy')
-    held[2]?.()
-    held[1]?.()
+    pending[0]?.()
+    await until(() => pending.length === 3, 'the third POST to reach iDenfy')
+    pending[2]?.()
+    pending[1]?.()
     for (const response of await Promise.all(running)) t.equal(response.status, 201)
-    await until(() => held.length === 4, 'the fourth POST to reach iDenfy')
-    held[3]?.()
+    await until(() => pending.length === 4, 'the fourth POST to reach iDenfy')
+    pending[3]?.()
     for (const response of await Promise.all(waiting)) t.equal(response.status, 201)
 
     const more = [mint('u-6'), mint('u-7')]
-    await until(() => held.length === 6, 'the sixth POST to reach iDenfy')
+    await until(() => pending.length === 6, 'the sixth POST to reach iDenfy')
     matchProblem(t, await mint('u-8'), 'overloaded')
-    held[4]?.()
-    held[5]?.()
+    pending[4]?.()
+    pending[5]?.()
     for (const response of await Promise.all(more)) t.equal(response.status, 201)
     t.equal(idenfy.arrivals.length, 6, 'what was shed never came')
   },

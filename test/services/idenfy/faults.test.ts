@@ -129,8 +129,8 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
           socket.destroy()
         }),
     ).on('tlsClientError', () => {})
-    const held: Socket[] = []
-    const slow = createServer({ pauseOnConnect: true }, (socket) => held.push(socket))
+    const pending: Socket[] = []
+    const slow = createServer({ pauseOnConnect: true }, (socket) => pending.push(socket))
     const url = `https://localhost:${await listen(t, slow, 'localhost')}`
     await expectFault(
       t,
@@ -138,7 +138,7 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
       { ...unavailable, posts: 0, line: notSent },
       { IDENFY_TIMEOUT_MS: '150', IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': tls.cert })}/ca.pem` },
     )
-    const [socket] = held as [Socket]
+    const [socket] = pending as [Socket]
     const closed = new Promise((resolve) => socket.once('close', resolve))
     idenfy.emit('connection', socket)
     await inTime(closed, 'the service to close the connection')

@@ -209,10 +209,12 @@ t.test('credentials that were replaced on disk are tried once', async (t) => {
 })
 
 t.test('calls that began before the circuit opened do not open it again after a good probe', async (t) => {
-  const held: ((bytes: string) => void)[] = []
-  const { mint, idenfy, isOpen, pass } = await start(t, (socket) => held.push((bytes) => socket.write(bytes)))
+  const pending: ((bytes: string) => void)[] = []
+  const { mint, idenfy, isOpen, pass } = await start(t, (socket) =>
+    pending.push((bytes) => socket.write(bytes)),
+  )
   const old = Array.from({ length: 5 }, () => mint())
-  await until(() => held.length === 5, 'five POSTs to reach iDenfy')
+  await until(() => pending.length === 5, 'five POSTs to reach iDenfy')
   idenfy.script = failing
   for (let i = 0; i < 5; i++) await mint()
   t.equal(await isOpen(), true)
@@ -220,26 +222,28 @@ t.test('calls that began before the circuit opened do not open it again after a 
   idenfy.script = created
   t.equal((await mint()).status, 201)
   t.equal(await isOpen(), false)
-  for (const release of held) release(failing)
+  for (const release of pending) release(failing)
   await Promise.all(old)
   t.equal(await isOpen(), false)
 })
 
 t.test('a call that began while the circuit was closed says nothing about the probe', async (t) => {
-  const held: ((bytes: string) => void)[] = []
-  const { mint, idenfy, isOpen, pass } = await start(t, (socket) => held.push((bytes) => socket.write(bytes)))
+  const pending: ((bytes: string) => void)[] = []
+  const { mint, idenfy, isOpen, pass } = await start(t, (socket) =>
+    pending.push((bytes) => socket.write(bytes)),
+  )
   const old = mint()
-  await until(() => held.length === 1, 'the first POST to reach iDenfy')
+  await until(() => pending.length === 1, 'the first POST to reach iDenfy')
   idenfy.script = failing
   for (let i = 0; i < 5; i++) await mint()
   pass(5)
-  idenfy.script = (socket) => held.push((bytes) => socket.write(bytes))
+  idenfy.script = (socket) => pending.push((bytes) => socket.write(bytes))
   const probe = mint()
-  await until(() => held.length === 2, 'the probe to reach iDenfy')
-  held[0]?.(created)
+  await until(() => pending.length === 2, 'the probe to reach iDenfy')
+  pending[0]?.(created)
   t.equal((await old).status, 201)
   t.match((await mint()).json, { code: 'provider-unavailable' }, 'there is one probe at a time')
-  held[1]?.(created)
+  pending[1]?.(created)
   t.equal((await probe).status, 201)
   t.equal(await isOpen(), false)
 })
