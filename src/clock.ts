@@ -1,8 +1,29 @@
+/** A timer of {@link Clock}. */
+export interface Timer {
+  /** The process may exit although the timer is pending. */
+  unref(): unknown
+}
+
+/** Time as the services see it. The simulation replaces it, so services use no other clock and no other timers. */
 export interface Clock {
   /** Wall clock, milliseconds since the epoch. It can jump. */
   readonly now: () => number
   /** Milliseconds of a clock that never goes back. It may stand still while the machine is suspended. */
   readonly monotonicNow: () => number
+  readonly setTimeout: (callback: () => void, delayMs: number) => Timer
+  readonly clearTimeout: (timer: Timer | undefined) => void
+  readonly setImmediate: (callback: () => void) => void
 }
 
-export const systemClock: Clock = { now: Date.now, monotonicNow: () => performance.now() }
+export const systemClock: Clock = {
+  now: Date.now,
+  monotonicNow: () => performance.now(),
+  setTimeout: (callback, delayMs) => setTimeout(callback, delayMs),
+  clearTimeout: (timer) => clearTimeout(timer as NodeJS.Timeout | undefined),
+  setImmediate: (callback) => void setImmediate(callback),
+}
+
+/** Resolves after `delayMs`. */
+export function sleep({ setTimeout }: Clock, delayMs: number): Promise<void> {
+  return new Promise((resolve) => void setTimeout(resolve, delayMs))
+}

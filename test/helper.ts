@@ -149,14 +149,14 @@ export async function startPeers(
  * fails at its end if anything secret is in the log, the metrics or an error body.
  */
 export async function build(t: Test, overrides: Overrides = {}) {
-  const { now = Date.now, env = {} } = overrides
+  const { now, monotonicNow, env } = { ...systemClock, env: {}, ...overrides }
   const peers = overrides.peers ?? (await startPeers(t, overrides))
   const lines: string[] = []
   const logger = createLogger('trace', { write: (line) => lines.push(line) })
   const config = loadConfig({ ...peers.environment, ...env })
   const app = await buildApp(config, {
     logger,
-    clock: { now, monotonicNow: overrides.monotonicNow ?? systemClock.monotonicNow },
+    clock: { ...systemClock, now, monotonicNow },
     // A busy machine must not make a test shed requests.
     limits: { eventLoopDelayMs: 60_000, ...overrides.limits },
   })
@@ -197,12 +197,12 @@ export async function build(t: Test, overrides: Overrides = {}) {
   }
 }
 
-/** Both clocks of a service, which a test moves together. */
+/** The clock of a service, which a test moves. Timers are those of the system. */
 export function createClock(startedAtMs = Date.now()) {
   // Not 0: lru-cache takes that for no time at all.
   let elapsedMs = 1
   return {
-    clocks: { now: () => startedAtMs + elapsedMs, monotonicNow: () => elapsedMs },
+    clocks: { ...systemClock, now: () => startedAtMs + elapsedMs, monotonicNow: () => elapsedMs },
     pass: (seconds: number) => {
       elapsedMs += seconds * 1000
     },

@@ -92,9 +92,12 @@ const rules: readonly (readonly [of: RegExp, mayImport: RegExp])[] = [
   [/^src\/plugins\//, /^src\/(services|problems|observability|config)\/|^src\/(clock|version)\.ts$/],
   [/^src\/observability\//, /^src\/problems\//],
   [/^src\/config\//, /^src\/services\//],
-  [/^src\/services\/kyb\//, /^src\/services\/(idenfy|single-flight|auth)\/|^src\/problems\//],
-  [/^src\/services\/idenfy\//, /^src\/services\/resilience\/|^src\/problems\//],
-  [/^src\/services\//, /^src\/problems\//],
+  [
+    /^src\/services\/kyb\//,
+    /^src\/services\/(idenfy|single-flight|auth)\/|^src\/problems\/|^src\/clock\.ts$/,
+  ],
+  [/^src\/services\/idenfy\//, /^src\/services\/resilience\/|^src\/problems\/|^src\/clock\.ts$/],
+  [/^src\/services\//, /^src\/problems\/|^src\/clock\.ts$/],
   [/^src\/problems\//, /^$/],
 ]
 
@@ -148,6 +151,37 @@ t.test('services know nothing of Fastify', async (t) => {
       path,
     )
   }
+})
+
+/** The clocks and timers of the system that a source text uses. */
+function readSystemTime(path: string, text: string): string[] {
+  const found: string[] = []
+  function visit(node: ts.Node): void {
+    const code = node.getText()
+    const isCall = ts.isCallExpression(node) && /^(set(Timeout|Interval|Immediate)|clear\w+)\(/.test(code)
+    const isRead = ts.isPropertyAccessExpression(node) && /^(Date\.now|performance\.\w+)$/.test(code)
+    const isDate = ts.isNewExpression(node) && code === 'new Date()'
+    if (isCall || isRead || isDate) found.push(code)
+    ts.forEachChild(node, visit)
+  }
+  visit(ts.createSourceFile(path, text, ts.ScriptTarget.ESNext, true))
+  return found
+}
+
+t.test('services use no other clock than the given one, so that the simulation can replace it', async (t) => {
+  for (const path of filesIn('src/services/')) {
+    // It opens sockets, which the simulation replaces as a whole.
+    if (path === 'src/services/idenfy/connector.ts') continue
+    t.strictSame(readSystemTime(path, sources.get(path) ?? ''), [], path)
+    t.notOk(
+      importsOf(path).some(({ name }) => /timers/.test(name)),
+      path,
+    )
+  }
+  t.strictSame(
+    readSystemTime('a.ts', 'setTimeout(f, 1); clock.setTimeout(f, 1); f(Date.now); new Date(1); new Date()'),
+    ['setTimeout(f, 1)', 'Date.now', 'new Date()'],
+  )
 })
 
 t.test('the kyb services take only types from auth, and the grammar of ids', async (t) => {

@@ -4,7 +4,7 @@ import { Agent } from 'undici'
 import { Problem } from '../problems/problem.js'
 import { createAccessTokenVerifier } from '../services/auth/access-token-verifier.js'
 import { type Caller, createCallerResolver } from '../services/auth/caller.js'
-import { maxKeySetBytes } from '../services/auth/fetch-key-set.js'
+import { fetchKeySet, maxKeySetBytes } from '../services/auth/fetch-key-set.js'
 import { type IgnoredKey, KeySetFault } from '../services/auth/key-set.js'
 import { createSigningKeys } from '../services/auth/signing-keys.js'
 import { version } from '../version.js'
@@ -30,8 +30,7 @@ const maxLoggedKeys = 20
 
 export const authentication = fp(
   async (app) => {
-    const { config } = app
-    const { now, monotonicNow } = app.clock
+    const { config, clock } = app
     // The rest of the time is for iDenfy. A fetch takes less than this, so that the request sees its result.
     const waitMs = (config.IDENFY_TIMEOUT_MS * 3) / 4
     const fetchTimeoutMs = Math.min(maxFetchTimeoutMs, config.IDENFY_TIMEOUT_MS / 2)
@@ -41,11 +40,10 @@ export const authentication = fp(
       // Fetches are minutes apart. The provider would have closed a connection that was kept alive.
       pipelining: 0,
     })
+    const source = { url: config.AUTH_JWKS_URL, dispatcher, userAgent: `onboarding-bff/${version}` }
     let isClosing = false
     const signingKeys = createSigningKeys({
-      url: config.AUTH_JWKS_URL,
-      dispatcher,
-      userAgent: `onboarding-bff/${version}`,
+      fetchKeySet: (signal) => fetchKeySet(source, signal),
       algorithms: config.AUTH_ALGORITHMS,
       fetchTimeoutMs,
       unknownKeyIntervalMs: Math.min(maxUnknownKeyIntervalMs, waitMs / 2),
@@ -66,8 +64,7 @@ export const authentication = fp(
         app.metrics.failedKeyFetches.inc({ reason: fault?.code ?? 'unreachable' })
       },
       onKeysIgnored: (ignored) => app.log.info(describeIgnored(ignored), 'some signing keys are not used'),
-      now,
-      monotonicNow,
+      clock,
     })
     const verify = createAccessTokenVerifier({
       signingKeys,
@@ -78,7 +75,7 @@ export const authentication = fp(
       clockToleranceSeconds: config.AUTH_CLOCK_TOLERANCE_SECONDS,
       maxLifetimeSeconds: config.AUTH_MAX_TOKEN_LIFETIME_SECONDS,
       timeoutMs: waitMs,
-      now,
+      clock,
     })
     const resolveCaller = createCallerResolver({
       userClaim: config.AUTH_USER_CLAIM,

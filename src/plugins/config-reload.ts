@@ -47,6 +47,7 @@ export const configReload = fp(
           app.metrics.reloads.inc({ what, outcome: 'refused' })
           app.log.error({ what, fault }, 'a new value cannot be used, the old one stays')
         },
+        clock: app.clock,
       })
       all.set(what, reloading)
       failing[what] = () => Number(reloading.isFailing() || isHanging())

@@ -22,8 +22,7 @@ const userAgent = `onboarding-bff/${version}`
 /** Builds the client of iDenfy's API, and owns its connections. */
 export const idenfy = fp(
   async (app) => {
-    const { metrics, config } = app
-    const { now, monotonicNow } = app.clock
+    const { metrics, config, clock } = app
     const dispatcher = createConnections({
       origin: config.IDENFY_BASE_URL,
       maxConnections: config.IDENFY_MAX_IN_FLIGHT,
@@ -43,8 +42,8 @@ export const idenfy = fp(
       }),
       basicAuthorization,
     )
-    const bulkhead = createBulkhead({ maxInFlight: config.IDENFY_MAX_IN_FLIGHT })
-    const breaker = createCircuitBreaker({ classify: classifyFailure, monotonicNow })
+    const bulkhead = createBulkhead({ maxInFlight: config.IDENFY_MAX_IN_FLIGHT, clock })
+    const breaker = createCircuitBreaker({ classify: classifyFailure, clock })
     metrics.gauge(
       'idenfy_credentials_generation',
       'Pairs of key and secret used so far',
@@ -64,8 +63,7 @@ export const idenfy = fp(
           origin: config.IDENFY_BASE_URL,
           authorization,
           userAgent,
-          now,
-          monotonicNow,
+          clock,
           onDrift: (upstreamStatus, log) => {
             metrics.idenfyDrifts.inc()
             log.warn({ event: 'idenfy-contract-drift', upstreamStatus }, 'a token came with another status')
@@ -75,7 +73,7 @@ export const idenfy = fp(
         bulkhead,
         budget: createRetryBudget(),
         timeoutMs: config.IDENFY_TIMEOUT_MS,
-        monotonicNow,
+        clock,
         onAttempt: (outcome, durationMs, failureClass) => {
           metrics.idenfyRequests.inc({ outcome })
           if (failureClass) metrics.idenfyFailures.inc({ class: failureClass })

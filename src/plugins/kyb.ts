@@ -20,8 +20,7 @@ const sharedStateRequiredFor = { false: 'none', keys: 'keys', true: 'all' } as c
 /** Builds the KYB services. */
 export const kyb = fp(
   async (app) => {
-    const { config } = app
-    const { now, monotonicNow } = app.clock
+    const { config, clock } = app
     const policy = await app.reload('policy', config.readPolicy, (text) =>
       createSessionPolicy(parsePolicy(text)),
     )
@@ -33,7 +32,7 @@ export const kyb = fp(
     )
     const singleFlight = createMemorySingleFlight<Result>({
       maxStored: maxStoredResults,
-      monotonicNow,
+      clock,
       replicaWide: app.redis
         ? createRedisSingleFlight({
             redis: app.redis,
@@ -44,7 +43,7 @@ export const kyb = fp(
                 createStateCipher,
               )
             ).value,
-            monotonicNow,
+            clock,
           })
         : undefined,
     })
@@ -69,8 +68,7 @@ export const kyb = fp(
           sharedStateRequiredFor[config.REDIS_REQUIRED as keyof typeof sharedStateRequiredFor],
         timeoutMs: config.IDENFY_TIMEOUT_MS,
         uiUrl: config.IDENFY_UI_URL,
-        now,
-        monotonicNow,
+        clock,
         onIssued: (origin) => app.metrics.kybTokens.inc({ origin }),
       }),
     )

@@ -38,9 +38,9 @@ const nameSpace = 'onboarding-bff:rate:'
 export const rateLimits = fp(
   async (app) => {
     const { config, redis } = app
-    const { monotonicNow } = app.clock
+    const { clock } = app
     const clientAddress = createClientAddress(config.TRUST_PROXY ?? [])
-    const counter = createFixedWindowCounter({ windowMs, maxKeys: maxCounted, monotonicNow })
+    const counter = createFixedWindowCounter({ windowMs, maxKeys: maxCounted, clock })
     const sharedLimiter = redis && (await createSharedLimiter(app, redis.client))
 
     function countOf(max: number, keyOf: KeyOf): (request: FastifyRequest) => Promise<Counted> {

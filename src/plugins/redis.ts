@@ -57,6 +57,7 @@ export const redis = fp(
         else app.log.warn(failure, 'Redis unavailable, continuing without shared state')
       },
       onFailure: ({ cause }) => failures.inc({ cause }),
+      clock: app.clock,
     })
     app.decorate('redis', connection)
     app.metrics.gauge('redis_up', 'Whether state is shared with other instances', () =>

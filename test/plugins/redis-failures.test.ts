@@ -2,6 +2,7 @@ import { createServer, type Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
+import { systemClock } from '../../src/clock.js'
 import { createRedisConnection } from '../../src/services/single-flight/redis-connection.js'
 import { redisFailureCauses } from '../../src/services/single-flight/redis-failure.js'
 import { certificate } from '../fault-server.js'
@@ -370,6 +371,7 @@ t.test('a Redis that fails as soon as it is used', needsRedis, async (t) => {
     commandTimeoutMs: 1_000,
     onChange: (isUp, failure) => changes.push(failure?.cause ?? isUp),
     onFailure: () => {},
+    clock: systemClock,
   })
   t.teardown(() => shared.close())
   await shared.connect()

@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto'
 import { type CryptoKey, errors, type JWTPayload, jwtVerify } from 'jose'
 import { LRUCache } from 'lru-cache'
+import type { Clock } from '../../clock.js'
 import { Problem } from '../../problems/problem.js'
 import {
   checkHeader,
@@ -24,12 +25,9 @@ export interface AccessTokenVerifierOptions {
   readonly maxLifetimeSeconds: number
   /** How long the verification of a new token may take, including the wait for keys. */
   readonly timeoutMs: number
-  /** Wall clock, milliseconds since the epoch. */
-  readonly now: () => number
+  readonly clock: Clock
 }
 
-/** At most. Times and key are checked at every use. */
-const maxCachedMs = 60 * 60_000
 const maxCacheBytes = 5 * 1024 * 1024
 /** Size of a cache entry without its claims. */
 const entryBytes = 600
@@ -46,11 +44,12 @@ interface Verified {
 
 /** Verifies JWT access tokens (RFC 7519, RFC 8725): form, signature, issuer, audience and times. */
 export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
-  const { signingKeys, algorithms, issuer, audience, clockToleranceSeconds, timeoutMs, now } = options
+  const { signingKeys, algorithms, issuer, audience, clockToleranceSeconds, timeoutMs, clock } = options
+  const { now } = clock
   const types = options.tokenTypes.map(mediaType)
 
-  // Most requests bring a token that was verified before. Only its times and its key are checked again.
-  const cache = new LRUCache<string, Verified>({ maxSize: maxCacheBytes, ttlAutopurge: true })
+  // Most requests bring a token that was verified before. Its times and its key are checked at every use.
+  const cache = new LRUCache<string, Verified>({ maxSize: maxCacheBytes })
 
   async function verifyWithJose(text: string, since: number) {
     return jwtVerify(text, (header) => signingKeys.resolve(header, since), {
@@ -90,15 +89,6 @@ export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
     if (fault) throw invalidToken(fault)
   }
 
-  function addToCache(digest: string, verified: Verified): void {
-    const { claims } = verified
-    const lastsMs = (claims.exp + clockToleranceSeconds) * 1000 - now()
-    cache.set(digest, verified, {
-      ttl: Math.ceil(Math.min(lastsMs, maxCachedMs)),
-      size: entryBytes + bytesPerCharacter * JSON.stringify(claims).length,
-    })
-  }
-
   /**
    * @returns the verified claims
    * @throws Problem `invalid-token`, whose diagnosis names the reason, or `auth-keys-unavailable`
@@ -113,11 +103,12 @@ export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
         return known.claims
       }
     }
-    const verified = await withTimeout(() => verifyNew(text), timeoutMs).catch((error) => {
+    const verified = await withTimeout(() => verifyNew(text), timeoutMs, clock).catch((error) => {
       throw toProblem(error, { iss: issuer, aud: audience })
     })
     checkTimes(verified.claims)
-    addToCache(digest, verified)
+    const size = entryBytes + bytesPerCharacter * JSON.stringify(verified.claims).length
+    cache.set(digest, verified, { size })
     return verified.claims
   }
 }

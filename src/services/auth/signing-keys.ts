@@ -1,8 +1,7 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import { type CryptoKey, createLocalJWKSet, errors, type JWTHeaderParameters } from 'jose'
+import { type Clock, sleep } from '../../clock.js'
 import { Problem } from '../../problems/problem.js'
 import { invalidToken } from './access-token.js'
-import { fetchKeySet, type KeySetSource } from './fetch-key-set.js'
 import { type IgnoredKey, lintKeySet } from './key-set.js'
 import { withTimeout } from './with-timeout.js'
 
@@ -18,7 +17,9 @@ const maxRetryMs = 60_000
 const unknownKeyBurst = 5
 const maxMissingKids = 1_000
 
-export interface SigningKeysOptions extends KeySetSource {
+export interface SigningKeysOptions {
+  /** Fetches the text of the key set. Throws if there is none. */
+  readonly fetchKeySet: (signal: AbortSignal) => Promise<string>
   /** Accepted signature algorithms. */
   readonly algorithms: readonly string[]
   /** How long a fetch may take, which is how long a request may wait for one. */
@@ -28,10 +29,7 @@ export interface SigningKeysOptions extends KeySetSource {
   readonly onFetchFailed: (error: unknown) => void
   /** Called with the members of a set that are not used, once for each different list. */
   readonly onKeysIgnored: (ignored: readonly IgnoredKey[]) => void
-  /** Wall clock, milliseconds since the epoch. It continues while the machine is suspended. */
-  readonly now: () => number
-  /** Milliseconds of a clock that never goes back. */
-  readonly monotonicNow: () => number
+  readonly clock: Clock
   /** From 0 to 1: spreads the retries of several instances. */
   readonly random?: () => number
 }
@@ -59,15 +57,16 @@ interface FetchedSet {
  */
 export function createSigningKeys(options: SigningKeysOptions) {
   const {
+    fetchKeySet,
     algorithms,
     fetchTimeoutMs,
     unknownKeyIntervalMs,
     onFetchFailed,
     onKeysIgnored,
-    now,
-    monotonicNow,
+    clock,
     random = Math.random,
   } = options
+  const { now, monotonicNow } = clock
   let current: FetchedSet | undefined
   let fetches = 0
   let fetching: Promise<void> | undefined
@@ -83,7 +82,7 @@ export function createSigningKeys(options: SigningKeysOptions) {
     fetches += 1
     const begun = { number: fetches, monotonicAt: monotonicNow(), wallAt: now() }
     try {
-      const text = await withTimeout((signal) => fetchKeySet(options, signal), fetchTimeoutMs)
+      const text = await withTimeout(fetchKeySet, fetchTimeoutMs, clock)
       const { keys, ignored } = await lintKeySet(text, algorithms)
       current = {
         ...begun,
@@ -134,7 +133,7 @@ export function createSigningKeys(options: SigningKeysOptions) {
 
   async function takeFromBucket(): Promise<void> {
     const waitMs = bucketWaitMs()
-    if (waitMs > 0) await delay(waitMs)
+    if (waitMs > 0) await sleep(clock, waitMs)
     const refillMs = Math.max(0, bucketFullAtMs - monotonicNow()) + unknownKeyIntervalMs
     bucketFullAtMs = monotonicNow() + Math.min(refillMs, unknownKeyBurst * unknownKeyIntervalMs)
   }

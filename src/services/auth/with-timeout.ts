@@ -1,14 +1,17 @@
+import type { Clock, Timer } from '../../clock.js'
+
 /**
  * Rejects with a `TimeoutError` after `timeoutMs`, even if `work` ignores its signal: undici ignores it while it connects.
  */
 export async function withTimeout<T>(
   work: (signal: AbortSignal) => Promise<T>,
   timeoutMs: number,
+  clock: Clock,
 ): Promise<T> {
   const controller = new AbortController()
-  let timer: NodeJS.Timeout | undefined
+  let timer: Timer | undefined
   const timeout = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => {
+    timer = clock.setTimeout(() => {
       const error = new DOMException(`Not done within ${timeoutMs} ms`, 'TimeoutError')
       controller.abort(error)
       reject(error)
@@ -17,6 +20,6 @@ export async function withTimeout<T>(
   try {
     return await Promise.race([work(controller.signal), timeout])
   } finally {
-    clearTimeout(timer)
+    clock.clearTimeout(timer)
   }
 }

@@ -1,6 +1,7 @@
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import type { Logger } from 'pino'
 import type { Dispatcher } from 'undici'
+import type { Clock } from '../../clock.js'
 import { Abandoned } from '../../problems/abandoned.js'
 import { Problem } from '../../problems/problem.js'
 import { EgressProxyError } from './connector.js'
@@ -34,10 +35,7 @@ export interface IdenfyClientOptions {
     checkNow(): Promise<void>
   }
   readonly userAgent: string
-  /** Wall clock, milliseconds since the epoch. */
-  readonly now: () => number
-  /** Milliseconds of a clock that never goes back. */
-  readonly monotonicNow: () => number
+  readonly clock: Clock
   /** Called when a token came with another status than 201. */
   readonly onDrift: (status: number, log: Pick<Logger, 'warn'>) => void
 }
@@ -56,7 +54,7 @@ export interface CallLimits {
 
 /** iDenfy's KYB API. One call sends one POST and never a second one. */
 export function createIdenfyClient(options: IdenfyClientOptions) {
-  const { dispatcher, origin, authorization, userAgent, now, monotonicNow, onDrift } = options
+  const { dispatcher, origin, authorization, userAgent, clock, onDrift } = options
   const staticHeaders = {
     'user-agent': userAgent,
     'content-type': 'application/json',
@@ -72,7 +70,7 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
   ): Promise<HttpResponse> {
     const headers = { ...staticHeaders, authorization: credentials }
     const request = { origin, method: 'POST' as const, path, headers, body: JSON.stringify(payload) }
-    return exchange(dispatcher, request, { ...limits, monotonicNow, onFailure: transportProblem })
+    return exchange(dispatcher, request, { ...limits, clock, onFailure: transportProblem })
   }
 
   /** Whether there are other credentials than the refused ones. */
@@ -96,7 +94,7 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
         throw haveNew ? withRetry(problem) : problem
       }
       const token = readToken(response)
-      if (!(Date.parse(token.expiration) > now())) throw badResponse(response, 'expired')
+      if (!(Date.parse(token.expiration) > clock.now())) throw badResponse(response, 'expired')
       if ((token.clientId ?? request.clientId) !== request.clientId)
         throw badResponse(response, 'identity-mismatch')
       if ((token.externalRef ?? request.externalRef) !== request.externalRef) {

@@ -1,4 +1,5 @@
 import type { Dispatcher } from 'undici'
+import type { Clock } from '../../clock.js'
 import { Abandoned } from '../../problems/abandoned.js'
 
 /** The response was late, or the request could not be sent in time. */
@@ -13,11 +14,11 @@ export interface HttpResponse {
 }
 
 export interface ExchangeOptions {
-  /** When the response must be complete. Milliseconds of `monotonicNow`, like `sendBeforeMs`. */
+  /** When the response must be complete. Milliseconds of the monotonic clock, like `sendBeforeMs`. */
   readonly deadlineMs: number
   /** If the request cannot be sent before this moment, it is not sent. */
   readonly sendBeforeMs: number
-  readonly monotonicNow: () => number
+  readonly clock: Clock
   /** Whether no client waits for the response any more. Then the request is not sent. A request already sent continues. */
   readonly isAbandoned: () => boolean
   /**
@@ -38,7 +39,7 @@ export interface ExchangeOptions {
 export function exchange(
   dispatcher: Dispatcher,
   request: Dispatcher.DispatchOptions,
-  { deadlineMs, sendBeforeMs, monotonicNow, isAbandoned, onFailure }: ExchangeOptions,
+  { deadlineMs, sendBeforeMs, clock, isAbandoned, onFailure }: ExchangeOptions,
 ): Promise<HttpResponse> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
@@ -50,7 +51,7 @@ export function exchange(
 
     function fail(cause: Error): void {
       hasFailed = true
-      clearTimeout(timer)
+      clock.clearTimeout(timer)
       reject(onFailure(cause, sending !== undefined))
     }
     function onTimeout(): void {
@@ -60,15 +61,18 @@ export function exchange(
       else {
         isLastTimer = true
         // Calculated from the clock, because this process may have been stopped. A clock that stood still adds no time.
-        timer = setTimeout(onTimeout, Math.min(deadlineMs - sendBeforeMs, deadlineMs - monotonicNow()))
+        timer = clock.setTimeout(
+          onTimeout,
+          Math.min(deadlineMs - sendBeforeMs, deadlineMs - clock.monotonicNow()),
+        )
       }
     }
-    let timer = setTimeout(onTimeout, sendBeforeMs - monotonicNow())
+    let timer = clock.setTimeout(onTimeout, sendBeforeMs - clock.monotonicNow())
 
     dispatcher.dispatch(request, {
       onRequestStart(controller) {
         // Checks the clock again: a process that was stopped for a while gets here before its timers.
-        if (hasFailed || monotonicNow() >= sendBeforeMs) controller.abort(new DeadlineExceeded())
+        if (hasFailed || clock.monotonicNow() >= sendBeforeMs) controller.abort(new DeadlineExceeded())
         else if (isAbandoned()) controller.abort(new Abandoned())
         else sending = controller
       },
@@ -81,7 +85,7 @@ export function exchange(
         chunks.push(chunk)
       },
       onResponseEnd() {
-        clearTimeout(timer)
+        clock.clearTimeout(timer)
         resolve({ status, headers, text: Buffer.concat(chunks).toString() })
       },
       onResponseError(_controller, cause) {

@@ -1,5 +1,5 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
+import { type Clock, sleep } from '../../clock.js'
 import { Abandoned } from '../../problems/abandoned.js'
 import type { ProblemCode } from '../../problems/catalog.js'
 import { Problem, type ProblemOptions } from '../../problems/problem.js'
@@ -33,8 +33,9 @@ export interface ResilientClientOptions {
   readonly budget: RetryBudget
   /** How long a request may take in total. */
   readonly timeoutMs: number
-  /** Milliseconds of a clock that never goes back. */
-  readonly monotonicNow: () => number
+  readonly clock: Clock
+  /** From 0 to 1: spreads retries over time. */
+  readonly random?: () => number
   /** Called after each attempt, with how it ended. */
   readonly onAttempt: (outcome: ProblemCode | 'success', durationMs: number, failureClass?: string) => void
   /** Called for each retry, and for each one that the budget refused. */
@@ -57,7 +58,9 @@ export interface Call {
  * first one opened no verification.
  */
 export function createResilientClient(options: ResilientClientOptions) {
-  const { client, breaker, bulkhead, budget, timeoutMs, monotonicNow, onAttempt, onRetry } = options
+  const { client, breaker, bulkhead, budget, timeoutMs, clock, onAttempt, onRetry } = options
+  const { random = Math.random } = options
+  const { monotonicNow } = clock
   const minPostMs = timeoutMs * minPostShare
 
   function attempt(request: KybFormTokenRequest, call: Call): Promise<KybFormToken> {
@@ -120,7 +123,7 @@ export function createResilientClient(options: ResilientClientOptions) {
           { event: 'idenfy-retry', retryReason: retry.reason, ...error.options.diagnosis, err: error },
           'retry',
         )
-        await delay(retry.afterMs + Math.random() * maxJitterMs)
+        await sleep(clock, retry.afterMs + random() * maxJitterMs)
         return attempt(request, { ...call, admit: async () => {} })
       }
     },

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto'
 import type { Logger } from 'pino'
+import type { Clock } from '../../clock.js'
 import { Abandoned } from '../../problems/abandoned.js'
 import { outcomeOf, type ProblemCode } from '../../problems/catalog.js'
 import { Problem } from '../../problems/problem.js'
@@ -32,10 +33,7 @@ export interface TokenIssuerOptions {
   readonly timeoutMs: number
   /** Where a user opens the form. */
   readonly uiUrl: string
-  /** Wall clock, milliseconds since the epoch. */
-  readonly now: () => number
-  /** Milliseconds of a clock that never goes back. */
-  readonly monotonicNow: () => number
+  readonly clock: Clock
   /** Called for every token that is handed out. */
   readonly onIssued: (origin: TokenOrigin) => void
 }
@@ -86,8 +84,9 @@ export interface IssueRequest {
  * `Idempotency-Key`.
  */
 export function createTokenIssuer(options: TokenIssuerOptions) {
-  const { policy, identify, idenfy, singleFlight, scope, replayMs, uiUrl, now, onIssued } = options
-  const { sharedStateRequiredFor, timeoutMs, monotonicNow } = options
+  const { policy, identify, idenfy, singleFlight, scope, replayMs, uiUrl, onIssued } = options
+  const { sharedStateRequiredFor, timeoutMs } = options
+  const { now, monotonicNow } = options.clock
 
   const formUrl = startOfFormUrl(uiUrl)
   // A clock that was set back must not make a token live longer.

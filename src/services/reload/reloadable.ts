@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises'
+import { type Clock, sleep } from '../../clock.js'
 
 /** Time between the two readings of `checkNow`. */
 const settleMs = 50
@@ -13,6 +13,7 @@ export interface ReloadableOptions<Source, Value> {
   readonly onChange: () => void
   /** Called once for every fault. The old value stays in use. */
   readonly onFault: (error: Error) => void
+  readonly clock: Clock
 }
 
 /**
@@ -23,7 +24,7 @@ export interface ReloadableOptions<Source, Value> {
  * @throws what `read` throws the first time
  */
 export async function createReloadable<Source, Value>(options: ReloadableOptions<Source, Value>) {
-  const { read, make, onChange, onFault } = options
+  const { read, make, onChange, onFault, clock } = options
   const first = await read()
   let current = JSON.stringify(first)
   let value = make(first)
@@ -87,9 +88,9 @@ export async function createReloadable<Source, Value>(options: ReloadableOptions
     check,
     /** Reads twice, without waiting for the next regular check. Does not wait for a file system that hangs. */
     async checkNow(): Promise<void> {
-      await Promise.race([check(), delay(maxReadMs)])
-      await delay(settleMs)
-      await Promise.race([check(), delay(maxReadMs)])
+      await Promise.race([check(), sleep(clock, maxReadMs)])
+      await sleep(clock, settleMs)
+      await Promise.race([check(), sleep(clock, maxReadMs)])
     },
   }
 }

@@ -1,3 +1,4 @@
+import type { Clock } from '../../clock.js'
 import { Problem } from '../../problems/problem.js'
 
 const maxOutagesInARow = 5
@@ -9,8 +10,7 @@ const openMs = 5_000
 export interface CircuitBreakerOptions {
   /** What a failure says about the provider: it is down, it is up, or neither. */
   readonly classify: (error: unknown) => 'down' | 'up' | 'nothing'
-  /** Milliseconds of a clock that never goes back. */
-  readonly monotonicNow: () => number
+  readonly clock: Clock
 }
 
 /**
@@ -19,7 +19,7 @@ export interface CircuitBreakerOptions {
  *
  * For the libraries that were considered, see docs/decisions.
  */
-export function createCircuitBreaker({ classify, monotonicNow }: CircuitBreakerOptions) {
+export function createCircuitBreaker({ classify, clock }: CircuitBreakerOptions) {
   let buckets: { readonly index: number; calls: number; outages: number }[] = []
   let outagesInARow = 0
   let openUntil: number | undefined
@@ -28,7 +28,7 @@ export function createCircuitBreaker({ classify, monotonicNow }: CircuitBreakerO
   let generation = 0
 
   function count(outage: boolean): void {
-    const index = Math.floor(monotonicNow() / bucketMs)
+    const index = Math.floor(clock.monotonicNow() / bucketMs)
     const current = buckets.at(-1)
     const bucket = current?.index === index ? current : { index, calls: 0, outages: 0 }
     if (bucket !== current) {
@@ -52,12 +52,12 @@ export function createCircuitBreaker({ classify, monotonicNow }: CircuitBreakerO
     if (isProbe) {
       buckets = []
       outagesInARow = 0
-      openUntil = isOutage ? monotonicNow() + openMs : undefined
+      openUntil = isOutage ? clock.monotonicNow() + openMs : undefined
       generation += 1
     } else {
       count(isOutage)
       if (isOutage && shouldOpen()) {
-        openUntil = monotonicNow() + openMs
+        openUntil = clock.monotonicNow() + openMs
         generation += 1
       }
     }
@@ -66,7 +66,7 @@ export function createCircuitBreaker({ classify, monotonicNow }: CircuitBreakerO
   /** @throws Problem `provider-unavailable` while the circuit is open */
   function check(): void {
     if (openUntil === undefined) return
-    const waitMs = openUntil - monotonicNow()
+    const waitMs = openUntil - clock.monotonicNow()
     if (waitMs <= 0 && !isProbing) return
     throw new Problem('provider-unavailable', {
       retryAfterSeconds: Math.max(Math.ceil(waitMs / 1000), 1),
@@ -92,7 +92,7 @@ export function createCircuitBreaker({ classify, monotonicNow }: CircuitBreakerO
       }
     },
     /** Whether it refuses calls now. After the open time the next call goes through as a probe. */
-    isOpen: (): boolean => openUntil !== undefined && (isProbing || monotonicNow() < openUntil),
+    isOpen: (): boolean => openUntil !== undefined && (isProbing || clock.monotonicNow() < openUntil),
   }
 }
 

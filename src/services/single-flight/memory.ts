@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import type { Clock, Timer } from '../../clock.js'
 import { Abandoned } from '../../problems/abandoned.js'
 import { Problem } from '../../problems/problem.js'
 import type { RunOptions, SharedResult, SingleFlight, Work } from './single-flight.js'
@@ -6,8 +7,7 @@ import type { RunOptions, SharedResult, SingleFlight, Work } from './single-flig
 export interface MemorySingleFlightOptions<T> {
   /** If there are more results, the least recently used one is dropped. */
   readonly maxStored: number
-  /** Milliseconds of a clock that never goes back. */
-  readonly monotonicNow: () => number
+  readonly clock: Clock
   /** Single flight across replicas. It is used if this process has no result and no work in flight. */
   readonly replicaWide?: SingleFlight<T> | undefined
 }
@@ -22,10 +22,14 @@ interface InFlight<T> {
 /** Single flight within this process, and across replicas if there is a replica-wide store. */
 export function createMemorySingleFlight<T extends object>({
   maxStored,
-  monotonicNow,
+  clock,
   replicaWide,
 }: MemorySingleFlightOptions<T>): SingleFlight<T> {
-  const stored = new LRUCache<string, T>({ max: maxStored, ttlResolution: 0, perf: { now: monotonicNow } })
+  const stored = new LRUCache<string, T>({
+    max: maxStored,
+    ttlResolution: 0,
+    perf: { now: clock.monotonicNow },
+  })
   const inFlight = new Map<string, InFlight<T>>()
 
   async function start(
@@ -55,12 +59,13 @@ export function createMemorySingleFlight<T extends object>({
     options: RunOptions<T>,
   ): Promise<SharedResult<T>> {
     if (options.deadlineMs >= deadlineMs) return result
-    let timer: NodeJS.Timeout | undefined
+    let timer: Timer | undefined
     const late = new Promise<SharedResult<T>>((resolve) => {
       const value = options.unknownResult('late')
-      timer = setTimeout(resolve, options.deadlineMs - monotonicNow(), { origin: 'shared', value })
+      const remainingMs = options.deadlineMs - clock.monotonicNow()
+      timer = clock.setTimeout(() => resolve({ origin: 'shared', value }), remainingMs)
     })
-    return Promise.race([result, late]).finally(() => clearTimeout(timer))
+    return Promise.race([result, late]).finally(() => clock.clearTimeout(timer))
   }
 
   function run(key: string, work: Work<T>, options: RunOptions<T>): Promise<SharedResult<T>> {

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto'
 import type { Redis } from 'ioredis'
+import type { Clock, Timer } from '../../clock.js'
 import { describeRedisFailure, isReply, type RedisFailure } from './redis-failure.js'
 
 const firstRetryMs = 100
@@ -38,6 +39,7 @@ export interface RedisConnectionOptions {
   readonly onChange: (isUp: boolean, failure?: RedisFailure) => void
   /** Called for every failed connection attempt, every failed check, and every command after which Redis counts as down. */
   readonly onFailure: (failure: RedisFailure) => void
+  readonly clock: Clock
 }
 
 /**
@@ -45,7 +47,7 @@ export interface RedisConnectionOptions {
  * waits for it until a check of all commands in use succeeds. If it fails again soon, the next check comes later.
  */
 export function createRedisConnection(options: RedisConnectionOptions) {
-  const { redis, credentials, database, commandTimeoutMs, onChange, onFailure } = options
+  const { redis, credentials, database, commandTimeoutMs, onChange, onFailure, clock } = options
   let isUp = false
   let isClosed = false
   /** Whether it has been up for a whole check interval. */
@@ -63,7 +65,7 @@ export function createRedisConnection(options: RedisConnectionOptions) {
   let connectionError: unknown
   let isReplacingConnection = false
   let checking: Promise<void> | undefined
-  let timer: NodeJS.Timeout | undefined
+  let timer: Timer | undefined
 
   function reportUp(): void {
     if (isReportedUp) return
@@ -84,13 +86,14 @@ export function createRedisConnection(options: RedisConnectionOptions) {
   }
 
   function checkIn(delayMs: number): void {
-    clearTimeout(timer)
-    timer = setTimeout(() => {
+    clock.clearTimeout(timer)
+    timer = clock.setTimeout(() => {
       timer = undefined
       if (isUp && hasAnswered) succeed()
       // Else 'ready' comes.
       else if (redis.status === 'ready') check()
-    }, delayMs).unref()
+    }, delayMs)
+    timer.unref()
   }
 
   function retry(): void {
@@ -133,13 +136,19 @@ export function createRedisConnection(options: RedisConnectionOptions) {
 
   async function tryCommands(): Promise<void> {
     // In upper case, so that ioredis sends them unchanged. It would repeat a `select` and ignore the reply.
-    if (!isUp && credentials.length > 0)
-      await withTimeout(redis.call('AUTH', ...credentials), commandTimeoutMs)
-    if (!isUp && database > 0) await withTimeout(redis.call('SELECT', database), commandTimeoutMs)
-    await withTimeout(
-      Promise.all([...probeKeys.flatMap(commandsOn), ...slotKeys.map((key) => redis.pttl(key))]),
-      commandTimeoutMs,
-    )
+    if (!isUp && credentials.length > 0) await inTime(redis.call('AUTH', ...credentials))
+    if (!isUp && database > 0) await inTime(redis.call('SELECT', database))
+    await inTime(Promise.all([...probeKeys.flatMap(commandsOn), ...slotKeys.map((key) => redis.pttl(key))]))
+  }
+
+  /** Not ioredis's `commandTimeout`: it gives up on a reply that has arrived and was not read, because this process was busy. */
+  function inTime<T>(command: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const giveUp = () => reject(Object.assign(new Error('Redis is late'), { code: 'REDIS_TIMEOUT' }))
+      // What has arrived is read between a timer and an immediate.
+      const timer = clock.setTimeout(() => clock.setImmediate(giveUp), commandTimeoutMs)
+      command.then(resolve, reject).finally(() => clock.clearTimeout(timer))
+    })
   }
 
   /** All commands in use, here and in @fastify/rate-limit. Plain ones, because a script does not say what is denied. */
@@ -185,7 +194,7 @@ export function createRedisConnection(options: RedisConnectionOptions) {
     async run<T>(command: () => Promise<T>): Promise<T> {
       if (!isUp) throw new RedisUnavailable('Redis is down')
       try {
-        const result = await withTimeout(command(), commandTimeoutMs)
+        const result = await inTime(command())
         hasAnswered = true
         return result
       } catch (error) {
@@ -202,20 +211,10 @@ export function createRedisConnection(options: RedisConnectionOptions) {
     },
     close(): void {
       isClosed = true
-      clearTimeout(timer)
+      clock.clearTimeout(timer)
       redis.disconnect()
     },
   }
 }
 
 export type RedisConnection = ReturnType<typeof createRedisConnection>
-
-/** Not ioredis's `commandTimeout`: it gives up on a reply that has arrived and was not read, because this process was busy. */
-function withTimeout<T>(command: Promise<T>, timeoutMs: number): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const giveUp = () => reject(Object.assign(new Error('Redis is late'), { code: 'REDIS_TIMEOUT' }))
-    // What has arrived is read between a timer and an immediate.
-    const timer = setTimeout(() => setImmediate(giveUp), timeoutMs)
-    command.then(resolve, reject).finally(() => clearTimeout(timer))
-  })
-}

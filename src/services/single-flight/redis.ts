@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
+import { type Clock, sleep } from '../../clock.js'
 import { Abandoned } from '../../problems/abandoned.js'
 import type { ProblemCode } from '../../problems/catalog.js'
 import { Problem, type ProblemOptions } from '../../problems/problem.js'
@@ -44,8 +44,7 @@ export interface RedisSingleFlightOptions {
   readonly redis: RedisConnection
   /** Returns the current cipher, because keys are rotated. */
   readonly cipher: () => StateCipher
-  /** Milliseconds of a clock that never goes back. */
-  readonly monotonicNow: () => number
+  readonly clock: Clock
 }
 
 /**
@@ -56,7 +55,7 @@ export interface RedisSingleFlightOptions {
 export function createRedisSingleFlight<T>({
   redis,
   cipher,
-  monotonicNow,
+  clock,
 }: RedisSingleFlightOptions): SingleFlight<T> {
   const publishing = new Set<Promise<void>>()
   let isClosing = false
@@ -77,8 +76,12 @@ export function createRedisSingleFlight<T>({
 
   /** Retries until the lease expires. Other replicas wait until then, and later treat the result as unknown. */
   async function retryPublishing(publishOnce: () => Promise<void>, leaseEndsAtMs: number): Promise<void> {
-    for (let waitMs = firstRetryMs; !isClosing && monotonicNow() + waitMs < leaseEndsAtMs; waitMs *= 2) {
-      await delay(waitMs)
+    for (
+      let waitMs = firstRetryMs;
+      !isClosing && clock.monotonicNow() + waitMs < leaseEndsAtMs;
+      waitMs *= 2
+    ) {
+      await sleep(clock, waitMs)
       const isPublished = await publishOnce().then(
         () => true,
         () => false,
@@ -104,15 +107,15 @@ export function createRedisSingleFlight<T>({
   ): Promise<SharedResult<T> | undefined> {
     const shared = (value: T): SharedResult<T> => ({ origin: 'shared', value })
     let currentLease = lease
-    let leaseEndsAtMs = monotonicNow() + leaseMs
+    let leaseEndsAtMs = clock.monotonicNow() + leaseMs
     for (;;) {
-      await delay(Math.min(pollMs, Math.max(options.deadlineMs - monotonicNow(), 0)))
+      await sleep(clock, Math.min(pollMs, Math.max(options.deadlineMs - clock.monotonicNow(), 0)))
       if (options.isAbandoned()) throw new Abandoned()
-      if (monotonicNow() >= options.deadlineMs) return shared(options.unknownResult('late'))
+      if (clock.monotonicNow() >= options.deadlineMs) return shared(options.unknownResult('late'))
       // While Redis is unavailable the owner may still be working.
       const current = await redis.run(() => redis.client.get(key)).catch(() => currentLease)
       if (current === currentLease) {
-        if (monotonicNow() >= leaseEndsAtMs) return shared(options.unknownResult('owner-lost'))
+        if (clock.monotonicNow() >= leaseEndsAtMs) return shared(options.unknownResult('owner-lost'))
       } else if (current?.startsWith('L')) {
         // The first owner abandoned the work, and another replica took the key between two polls.
         currentLease = current
@@ -137,7 +140,7 @@ export function createRedisSingleFlight<T>({
     const stored = (value: T, ttlMs: number): SharedResult<T> => ({ origin: 'stored', value, ttlMs })
     let replaceable = ''
     for (;;) {
-      const leaseMs = Math.ceil(options.deadlineMs - monotonicNow() + leaseSlackMs)
+      const leaseMs = Math.ceil(options.deadlineMs - clock.monotonicNow() + leaseSlackMs)
       const reply = await evaluate(claimScript, key, owner, leaseMs + lostMs, replaceable)
       if (reply === null) return undefined
       const [current, ttlMs] = reply as [string, number]
@@ -199,7 +202,8 @@ export function createRedisSingleFlight<T>({
     async settled() {
       isClosing = true
       const lastTriesMs = 1_000
-      await Promise.race([Promise.all(publishing), delay(lastTriesMs, undefined, { ref: false })])
+      const late = new Promise<void>((resolve) => void clock.setTimeout(resolve, lastTriesMs).unref())
+      await Promise.race([Promise.all(publishing), late])
     },
   }
 }

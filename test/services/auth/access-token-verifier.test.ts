@@ -1,7 +1,9 @@
 import t, { type Test } from 'tap'
 import { Agent } from 'undici'
 import { createTokenSigner } from '../../../sandbox/token-signer.js'
+import { systemClock } from '../../../src/clock.js'
 import { createAccessTokenVerifier } from '../../../src/services/auth/access-token-verifier.js'
+import { fetchKeySet } from '../../../src/services/auth/fetch-key-set.js'
 import { createSigningKeys } from '../../../src/services/auth/signing-keys.js'
 import { audience, issuer } from '../../helper.js'
 import { startKeyServer } from '../../key-server.js'
@@ -14,16 +16,13 @@ async function setUp(t: Test) {
   const dispatcher = new Agent()
   t.teardown(() => dispatcher.destroy())
   const signingKeys = createSigningKeys({
-    url: provider.url,
-    dispatcher,
-    userAgent: 'test/1',
+    fetchKeySet: (signal) => fetchKeySet({ url: provider.url, dispatcher, userAgent: 'test/1' }, signal),
     algorithms: ['ES256'],
     fetchTimeoutMs: 1000,
     unknownKeyIntervalMs: 1000,
     onFetchFailed: () => {},
     onKeysIgnored: () => {},
-    now: Date.now,
-    monotonicNow: () => performance.now(),
+    clock: systemClock,
   })
   const counted = { checked: 0 }
   const verify = createAccessTokenVerifier({
@@ -41,7 +40,7 @@ async function setUp(t: Test) {
     clockToleranceSeconds: 5,
     maxLifetimeSeconds: 86_400,
     timeoutMs: 5000,
-    now: Date.now,
+    clock: systemClock,
   })
   const iat = Math.floor(Date.now() / 1000)
   const token = (claims: object = {}) =>

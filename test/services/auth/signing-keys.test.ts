@@ -3,6 +3,8 @@ import { jwtVerify } from 'jose'
 import t, { type Test } from 'tap'
 import { Agent } from 'undici'
 import { createTokenSigner } from '../../../sandbox/token-signer.js'
+import { systemClock } from '../../../src/clock.js'
+import { fetchKeySet } from '../../../src/services/auth/fetch-key-set.js'
 import { createSigningKeys } from '../../../src/services/auth/signing-keys.js'
 import { inTime } from '../../helper.js'
 import { startKeyServer } from '../../key-server.js'
@@ -23,14 +25,11 @@ async function setUp(t: Test, ...published: unknown[]) {
   const failures: unknown[] = []
   const ignored: unknown[] = []
   const keys = createSigningKeys({
-    url: provider.url,
-    dispatcher,
-    userAgent: 'test/1',
+    fetchKeySet: (signal) => fetchKeySet({ url: provider.url, dispatcher, userAgent: 'test/1' }, signal),
     algorithms: ['ES256'],
     onFetchFailed: (error) => failures.push(error),
     onKeysIgnored: (list) => ignored.push(list),
-    now: () => clock.now,
-    monotonicNow: () => clock.now,
+    clock: { ...systemClock, now: () => clock.now, monotonicNow: () => clock.now },
     random: () => 1,
     fetchTimeoutMs: 500,
     unknownKeyIntervalMs: 1000,

@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
+import { systemClock } from '../../../src/clock.js'
 import { Abandoned } from '../../../src/problems/abandoned.js'
 import { Problem } from '../../../src/problems/problem.js'
 import { classifyFailure, createResilientClient } from '../../../src/services/idenfy/resilient-client.js'
@@ -262,7 +263,7 @@ t.test('a probe whose client has gone before it was sent leaves the circuit as i
 
 async function breakerThatIsOpen(t: Test) {
   const { clocks, pass } = createClock()
-  const breaker = createCircuitBreaker({ classify: classifyFailure, monotonicNow: clocks.monotonicNow })
+  const breaker = createCircuitBreaker({ classify: classifyFailure, clock: clocks })
   for (let i = 0; i < 5; i++)
     await t.rejects(
       breaker.run(() => Promise.reject(new Problem('provider-timeout'))),
@@ -275,8 +276,7 @@ async function breakerThatIsOpen(t: Test) {
 t.test('an error that is no problem passes unchanged, and says nothing about iDenfy', async (t) => {
   for (const thrown of [new TypeError('a fault of ours'), 'text', undefined, null, 0, { code: 'x' }]) {
     const outcomes: string[] = []
-    const monotonicNow = () => performance.now()
-    const breaker = createCircuitBreaker({ classify: classifyFailure, monotonicNow })
+    const breaker = createCircuitBreaker({ classify: classifyFailure, clock: systemClock })
     const client = createResilientClient({
       client: {
         createKybToken: async () => {
@@ -284,15 +284,15 @@ t.test('an error that is no problem passes unchanged, and says nothing about iDe
         },
       },
       breaker,
-      bulkhead: createBulkhead({ maxInFlight: 1 }),
+      bulkhead: createBulkhead({ maxInFlight: 1, clock: systemClock }),
       budget: createRetryBudget(),
       timeoutMs: 1000,
-      monotonicNow,
+      clock: systemClock,
       onAttempt: (outcome) => outcomes.push(outcome),
       onRetry: () => t.fail('no retry'),
     })
     const call = {
-      deadlineMs: monotonicNow() + 1000,
+      deadlineMs: systemClock.monotonicNow() + 1000,
       isAbandoned: () => false,
       admit: async () => {},
       log: { warn: () => t.fail('no line') },
@@ -309,14 +309,14 @@ t.test('an error that is no problem passes unchanged, and says nothing about iDe
 
 t.test('a POST for which too little time is left is not sent, and says nothing about iDenfy', async (t) => {
   const { clocks, pass } = createClock()
-  const breaker = createCircuitBreaker({ classify: classifyFailure, monotonicNow: clocks.monotonicNow })
+  const breaker = createCircuitBreaker({ classify: classifyFailure, clock: clocks })
   const client = createResilientClient({
     client: { createKybToken: () => t.fail('nothing is sent') as never },
     breaker,
-    bulkhead: createBulkhead({ maxInFlight: 1 }),
+    bulkhead: createBulkhead({ maxInFlight: 1, clock: clocks }),
     budget: createRetryBudget(),
     timeoutMs: 1000,
-    monotonicNow: clocks.monotonicNow,
+    clock: clocks,
     onAttempt: () => t.fail('no attempt'),
     onRetry: () => t.fail('no retry'),
   })

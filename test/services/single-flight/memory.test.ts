@@ -1,15 +1,15 @@
 import t from 'tap'
+import { systemClock } from '../../../src/clock.js'
 import { createMemorySingleFlight } from '../../../src/services/single-flight/memory.js'
 import type { RunOptions } from '../../../src/services/single-flight/single-flight.js'
 
 t.test('a request that joins another one keeps its own deadline', async (t) => {
-  const monotonicNow = () => performance.now()
-  const singleFlight = createMemorySingleFlight<{ text: string }>({ maxStored: 10, monotonicNow })
+  const singleFlight = createMemorySingleFlight<{ text: string }>({ maxStored: 10, clock: systemClock })
   const optionsOf = (milliseconds: number): RunOptions<{ text: string }> => ({
     mode: 'share',
     lifetimeMs: () => 0,
     accepts: () => true,
-    deadlineMs: monotonicNow() + milliseconds,
+    deadlineMs: systemClock.monotonicNow() + milliseconds,
     isAbandoned: () => false,
     mayRunAlone: true,
     unknownResult: (reason) => ({ text: reason }),

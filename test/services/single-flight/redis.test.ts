@@ -1,5 +1,6 @@
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
+import { systemClock } from '../../../src/clock.js'
 import { Abandoned } from '../../../src/problems/abandoned.js'
 import { createStateCipher } from '../../../src/services/single-flight/encryption.js'
 import { createRedisSingleFlight } from '../../../src/services/single-flight/redis.js'
@@ -12,7 +13,7 @@ interface Result {
   readonly text: string
 }
 
-const monotonicNow = () => performance.now()
+const { monotonicNow } = systemClock
 
 /** What a request wants, but for what is overridden. */
 const optionsOf = (overrides: Partial<RunOptions<Result>> = {}): RunOptions<Result> => ({
@@ -42,10 +43,11 @@ async function setUp(t: Test) {
       commandTimeoutMs,
       onChange: () => {},
       onFailure: () => {},
+      clock: systemClock,
     })
     await redis.connect()
     t.teardown(() => redis.close())
-    return createRedisSingleFlight<Result>({ redis, cipher: () => cipher, monotonicNow })
+    return createRedisSingleFlight<Result>({ redis, cipher: () => cipher, clock: systemClock })
   }
   const client = connectRedis(t, server.env.REDIS_URL)
   const looks = async () =>
