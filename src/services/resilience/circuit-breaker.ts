@@ -21,13 +21,15 @@ export interface CircuitBreakerOptions {
  */
 export function createCircuitBreaker({ classify, clock }: CircuitBreakerOptions) {
   let buckets: { readonly index: number; calls: number; outages: number }[] = []
+  /** Without calls that began before the last success: they say nothing new. */
   let outagesInARow = 0
+  let lastSuccessBeganAt = Number.NEGATIVE_INFINITY
   let openUntil: number | undefined
   let isProbing = false
   /** Increases with every opening and closing. A call that began in an earlier generation is not counted. */
   let generation = 0
 
-  function count(outage: boolean): void {
+  function count(outage: boolean, beganAt: number): void {
     const index = Math.floor(clock.monotonicNow() / bucketMs)
     const current = buckets.at(-1)
     const bucket = current?.index === index ? current : { index, calls: 0, outages: 0 }
@@ -36,7 +38,10 @@ export function createCircuitBreaker({ classify, clock }: CircuitBreakerOptions)
     }
     bucket.calls += 1
     bucket.outages += outage ? 1 : 0
-    outagesInARow = outage ? outagesInARow + 1 : 0
+    if (!outage) {
+      outagesInARow = 0
+      lastSuccessBeganAt = Math.max(lastSuccessBeganAt, beganAt)
+    } else if (beganAt >= lastSuccessBeganAt) outagesInARow += 1
   }
 
   function shouldOpen(): boolean {
@@ -45,7 +50,10 @@ export function createCircuitBreaker({ classify, clock }: CircuitBreakerOptions)
     return outagesInARow >= maxOutagesInARow || (calls >= minCalls && outages * 2 >= calls)
   }
 
-  function settle(says: 'down' | 'up' | 'nothing', isProbe: boolean, begunIn: number): void {
+  function settle(
+    says: 'down' | 'up' | 'nothing',
+    { isProbe, begunIn, beganAt }: { isProbe: boolean; begunIn: number; beganAt: number },
+  ): void {
     const isOutage = says === 'down'
     if (isProbe) isProbing = false
     if (says === 'nothing' || begunIn !== generation) return
@@ -55,7 +63,7 @@ export function createCircuitBreaker({ classify, clock }: CircuitBreakerOptions)
       openUntil = isOutage ? clock.monotonicNow() + openMs : undefined
       generation += 1
     } else {
-      count(isOutage)
+      count(isOutage, beganAt)
       if (isOutage && shouldOpen()) {
         openUntil = clock.monotonicNow() + openMs
         generation += 1
@@ -79,15 +87,14 @@ export function createCircuitBreaker({ classify, clock }: CircuitBreakerOptions)
     /** @throws as {@link check}, or what `work` throws */
     async run<T>(work: () => Promise<T>): Promise<T> {
       check()
-      const begunIn = generation
-      const isProbe = openUntil !== undefined
-      if (isProbe) isProbing = true
+      const call = { isProbe: openUntil !== undefined, begunIn: generation, beganAt: clock.monotonicNow() }
+      if (call.isProbe) isProbing = true
       try {
         const result = await work()
-        settle('up', isProbe, begunIn)
+        settle('up', call)
         return result
       } catch (error) {
-        settle(classify(error), isProbe, begunIn)
+        settle(classify(error), call)
         throw error
       }
     },
