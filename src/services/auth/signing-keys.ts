@@ -72,7 +72,7 @@ export function createSigningKeys(options: SigningKeysOptions) {
   let fetching: Promise<void> | undefined
   let scheduled: Promise<void> | undefined
   let failures = 0
-  let nextFetchAt = Number.NEGATIVE_INFINITY
+  let backOff = { monotonicAt: 0, wallAt: 0, forMs: 0 }
   /** When the token bucket for unknown keys is full again. */
   let bucketFullAtMs = Number.NEGATIVE_INFINITY
   let lastSuccessAt = monotonicNow()
@@ -98,13 +98,13 @@ export function createSigningKeys(options: SigningKeysOptions) {
       lastIgnored = JSON.stringify(ignored)
     } catch (error) {
       const backoffMs = Math.min(firstRetryMs * 2 ** failures, maxRetryMs)
-      nextFetchAt = monotonicNow() + backoffMs * (0.5 + random() / 2)
+      backOff = { monotonicAt: monotonicNow(), wallAt: now(), forMs: backoffMs * (0.5 + random() / 2) }
       failures += 1
       onFetchFailed(error)
     }
   }
 
-  const isBackingOff = () => failures > 0 && monotonicNow() < nextFetchAt
+  const isBackingOff = () => failures > 0 && ageMs(backOff) < backOff.forMs
 
   /** Starts or joins a fetch; undefined during back-off. The promise never rejects. */
   function fetchNow(): Promise<void> | undefined {
@@ -139,7 +139,7 @@ export function createSigningKeys(options: SigningKeysOptions) {
   }
 
   /** By the clock that has advanced more: the monotonic one stands still while the machine is suspended. */
-  const ageMs = ({ monotonicAt, wallAt }: FetchedSet) =>
+  const ageMs = ({ monotonicAt, wallAt }: Pick<FetchedSet, 'monotonicAt' | 'wallAt'>) =>
     Math.max(monotonicNow() - monotonicAt, now() - wallAt)
 
   function usable(): FetchedSet | undefined {
