@@ -27,3 +27,16 @@ export const systemClock: Clock = {
 export function sleep({ setTimeout }: Clock, delayMs: number): Promise<void> {
   return new Promise((resolve) => void setTimeout(resolve, delayMs))
 }
+
+/** @returns what a promise resolves to, or `late` if that takes longer than `maxMs` */
+export async function inTime<T>(clock: Clock, promise: Promise<T>, maxMs: number, late: T): Promise<T> {
+  let timer: Timer | undefined
+  const isLate = new Promise<T>((resolve) => {
+    timer = clock.setTimeout(() => resolve(late), maxMs)
+  })
+  try {
+    return await Promise.race([promise, isLate])
+  } finally {
+    clock.clearTimeout(timer)
+  }
+}

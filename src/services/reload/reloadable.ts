@@ -1,4 +1,4 @@
-import { type Clock, sleep } from '../../clock.js'
+import { type Clock, inTime, sleep } from '../../clock.js'
 
 /** Time between the two readings of `checkNow`. */
 const settleMs = 50
@@ -88,9 +88,9 @@ export async function createReloadable<Source, Value>(options: ReloadableOptions
     check,
     /** Reads twice, without waiting for the next regular check. Does not wait for a file system that hangs. */
     async checkNow(): Promise<void> {
-      await Promise.race([check(), sleep(clock, maxReadMs)])
+      await inTime(clock, check(), maxReadMs, undefined)
       await sleep(clock, settleMs)
-      await Promise.race([check(), sleep(clock, maxReadMs)])
+      await inTime(clock, check(), maxReadMs, undefined)
     },
   }
 }

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { Clock, Timer } from '../../clock.js'
+import { type Clock, inTime } from '../../clock.js'
 import { Abandoned } from '../../problems/abandoned.js'
 import { Problem } from '../../problems/problem.js'
 import type { RunOptions, SharedResult, SingleFlight, Work } from './single-flight.js'
@@ -59,13 +59,8 @@ export function createMemorySingleFlight<T extends object>({
     options: RunOptions<T>,
   ): Promise<SharedResult<T>> {
     if (options.deadlineMs >= deadlineMs) return result
-    let timer: Timer | undefined
-    const late = new Promise<SharedResult<T>>((resolve) => {
-      const value = options.unknownResult('late')
-      const remainingMs = options.deadlineMs - clock.monotonicNow()
-      timer = clock.setTimeout(() => resolve({ origin: 'shared', value }), remainingMs)
-    })
-    return Promise.race([result, late]).finally(() => clock.clearTimeout(timer))
+    const late: SharedResult<T> = { origin: 'shared', value: options.unknownResult('late') }
+    return inTime(clock, result, options.deadlineMs - clock.monotonicNow(), late)
   }
 
   function run(key: string, work: Work<T>, options: RunOptions<T>): Promise<SharedResult<T>> {

@@ -15,8 +15,8 @@ const maxQuickFailures = 1
 const probeKeys = ['onboarding-bff:probe', 'onboarding-bff:rate:probe']
 /** Spread over the slots of a cluster. One node of a cluster has only some of them. */
 const slotKeys = Array.from({ length: 8 }, (_, index) => `onboarding-bff:probe-${index}`)
-const probeScript = `return redis.call('GET', KEYS[1])`
-const probeDigest = hash('sha1', probeScript)
+export const probeScript = `return redis.call('GET', KEYS[1])`
+export const probeDigest = hash('sha1', probeScript)
 
 /** The command was not sent, because Redis counts as down. */
 export class RedisUnavailable extends Error {

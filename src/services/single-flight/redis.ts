@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { type Clock, sleep } from '../../clock.js'
+import { type Clock, inTime, sleep } from '../../clock.js'
 import { Abandoned } from '../../problems/abandoned.js'
 import type { ProblemCode } from '../../problems/catalog.js'
 import { Problem, type ProblemOptions } from '../../problems/problem.js'
@@ -22,7 +22,7 @@ const firstRetryMs = 100
  *   E<ciphertext>  an outcome without a result to keep. Waiting replicas read it. The next request may take the key
  *   S<ciphertext>  a stored result for all requests
  */
-const claimScript = `
+export const claimScript = `
   local current = redis.call('GET', KEYS[1])
   if current and current ~= ARGV[3] and string.sub(current, 1, 1) ~= 'E' then
     return { current, redis.call('PTTL', KEYS[1]) }
@@ -31,7 +31,7 @@ const claimScript = `
   return false`
 
 /** Never replaces the lease of another replica, which took the key after this lease had expired. */
-const publishScript = `
+export const publishScript = `
   local current = redis.call('GET', KEYS[1])
   if current and current ~= 'L' .. ARGV[1] then return 0 end
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
@@ -90,12 +90,18 @@ export function createRedisSingleFlight<T>({
     }
   }
 
-  /** Waits for the first try only. A client that comes back at once then finds the result. */
-  async function publishWithRetries(publishOnce: () => Promise<void>, leaseEndsAtMs: number): Promise<void> {
-    await publishOnce().catch(() => {
-      const retries = retryPublishing(publishOnce, leaseEndsAtMs).finally(() => publishing.delete(retries))
-      publishing.add(retries)
-    })
+  /**
+   * Waits for the first try only, and not past the deadline. A client that comes back at once then finds the result, or
+   * the lease.
+   */
+  async function publishWithRetries(publishOnce: () => Promise<void>, deadlineMs: number): Promise<void> {
+    const first = publishOnce()
+    const all = first
+      .catch(() => retryPublishing(publishOnce, deadlineMs + leaseSlackMs))
+      .finally(() => publishing.delete(all))
+    publishing.add(all)
+    const isPublished = first.catch(() => {})
+    await inTime(clock, isPublished, deadlineMs - clock.monotonicNow(), undefined)
   }
 
   /** @returns the result of the lease's owner; undefined if the owner abandoned the work and the key is free */
@@ -113,7 +119,8 @@ export function createRedisSingleFlight<T>({
       if (options.isAbandoned()) throw new Abandoned()
       if (clock.monotonicNow() >= options.deadlineMs) return shared(options.unknownResult('late'))
       // While Redis is unavailable the owner may still be working.
-      const current = await redis.run(() => redis.client.get(key)).catch(() => currentLease)
+      const reading = redis.run(() => redis.client.get(key)).catch(() => currentLease)
+      const current = await inTime(clock, reading, options.deadlineMs - clock.monotonicNow(), currentLease)
       if (current === currentLease) {
         if (clock.monotonicNow() >= leaseEndsAtMs) return shared(options.unknownResult('owner-lost'))
       } else if (current?.startsWith('L')) {
@@ -175,7 +182,7 @@ export function createRedisSingleFlight<T>({
       if (!(error instanceof RedisUnavailable)) {
         // Redis may have written the lease although its response was late.
         const release = () => publish(key, owner, { abandoned: true }, 0)
-        await publishWithRetries(release, options.deadlineMs + leaseSlackMs)
+        await publishWithRetries(release, options.deadlineMs)
       }
       throw new Problem('state-unavailable', { cause: error })
     }
@@ -186,24 +193,21 @@ export function createRedisSingleFlight<T>({
       const owner = randomUUID()
       const existing = await claimIfPossible(key, owner, options)
       if (existing) return existing
-      const leaseEndsAtMs = options.deadlineMs + leaseSlackMs
+      const { deadlineMs } = options
       try {
         const value = await work(options.isAbandoned)
-        await publishWithRetries(
-          () => publish(key, owner, { value }, options.lifetimeMs(value)),
-          leaseEndsAtMs,
-        )
+        await publishWithRetries(() => publish(key, owner, { value }, options.lifetimeMs(value)), deadlineMs)
         return { origin: 'own', value }
       } catch (error) {
-        await publishWithRetries(() => publish(key, owner, outcomeOf(error), 0), leaseEndsAtMs)
+        await publishWithRetries(() => publish(key, owner, outcomeOf(error), 0), deadlineMs)
         throw error
       }
     },
     async settled() {
       isClosing = true
       const lastTriesMs = 1_000
-      const late = new Promise<void>((resolve) => void clock.setTimeout(resolve, lastTriesMs).unref())
-      await Promise.race([Promise.all(publishing), late])
+      const all = Promise.all(publishing).then(() => {})
+      await inTime(clock, all, lastTriesMs, undefined)
     },
   }
 }
