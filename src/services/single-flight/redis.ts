@@ -160,8 +160,8 @@ export function createRedisSingleFlight<T>({
       }
       const outcome = current.startsWith('S') ? decrypt(key, current.slice(1)) : undefined
       const value = outcome && 'value' in outcome ? outcome.value : undefined
-      if (value !== undefined && options.lifetimeMs(value) > 0 && options.accepts(value))
-        return stored(value, ttlMs)
+      // Redis keeps it for as long as it may be handed out. The clock of this replica may be wrong.
+      if (value !== undefined && options.accepts(value)) return stored(value, ttlMs)
       // The owner is lost, or the result cannot be read. In both cases the work may have been done.
       const mayBeDone = current.startsWith('L') || value === undefined
       const unknown = options.unknownResult('owner-lost')

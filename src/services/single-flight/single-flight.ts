@@ -15,7 +15,7 @@ export interface RunOptions<T> {
    * refused with `idempotency-conflict`. If the outcome is not known, the result is {@link unknownResult}.
    */
   readonly mode: 'share' | 'once'
-  /** For how many milliseconds from now a value may be handed out. Called whenever a stored value is read. */
+  /** For how many milliseconds from now a value may be handed out, by the wall clock of this process. */
   readonly lifetimeMs: (value: T) => number
   /** Whether this request may get a stored value. */
   readonly accepts: (value: T) => boolean
