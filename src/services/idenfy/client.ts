@@ -46,6 +46,8 @@ export interface CallLimits {
   readonly deadlineMs: number
   /** If the request cannot be sent before this moment, it is not sent. */
   readonly sendBeforeMs: number
+  /** After this moment of the wall clock nothing is sent: the machine was suspended, and another replica may have sent it. */
+  readonly wallDeadlineMs: number
   /** Whether no client waits for the response any more. */
   readonly isAbandoned: () => boolean
   /** The logger of the request, which adds its id to each line. */

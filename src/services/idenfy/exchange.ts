@@ -18,6 +18,8 @@ export interface ExchangeOptions {
   readonly deadlineMs: number
   /** If the request cannot be sent before this moment, it is not sent. */
   readonly sendBeforeMs: number
+  /** After this moment of the wall clock nothing is sent: the machine was suspended, and another replica may have sent it. */
+  readonly wallDeadlineMs: number
   readonly clock: Clock
   /** Whether no client waits for the response any more. Then the request is not sent. A request already sent continues. */
   readonly isAbandoned: () => boolean
@@ -39,7 +41,7 @@ export interface ExchangeOptions {
 export function exchange(
   dispatcher: Dispatcher,
   request: Dispatcher.DispatchOptions,
-  { deadlineMs, sendBeforeMs, clock, isAbandoned, onFailure }: ExchangeOptions,
+  { deadlineMs, sendBeforeMs, wallDeadlineMs, clock, isAbandoned, onFailure }: ExchangeOptions,
 ): Promise<HttpResponse> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
@@ -71,8 +73,9 @@ export function exchange(
 
     dispatcher.dispatch(request, {
       onRequestStart(controller) {
-        // Checks the clock again: a process that was stopped for a while gets here before its timers.
-        if (hasFailed || clock.monotonicNow() >= sendBeforeMs) controller.abort(new DeadlineExceeded())
+        // Checks the clocks again: a process that was stopped for a while gets here before its timers.
+        const isLate = clock.monotonicNow() >= sendBeforeMs || clock.now() >= wallDeadlineMs
+        if (hasFailed || isLate) controller.abort(new DeadlineExceeded())
         else if (isAbandoned()) controller.abort(new Abandoned())
         else sending = controller
       },

@@ -45,6 +45,8 @@ export interface ResilientClientOptions {
 export interface Call {
   /** When the response must be complete, in milliseconds of the monotonic clock. It includes waiting and a retry. */
   readonly deadlineMs: number
+  /** After this moment of the wall clock nothing is sent: the machine was suspended, and another replica may have sent it. */
+  readonly wallDeadlineMs: number
   /** Whether no client waits for the response any more. */
   readonly isAbandoned: () => boolean
   /** Called once, before a POST is sent. Throws to prevent it. */
@@ -60,7 +62,7 @@ export interface Call {
 export function createResilientClient(options: ResilientClientOptions) {
   const { client, breaker, bulkhead, budget, timeoutMs, clock, onAttempt, onRetry } = options
   const { random = Math.random } = options
-  const { monotonicNow } = clock
+  const { now, monotonicNow } = clock
   const minPostMs = timeoutMs * minPostShare
 
   function attempt(request: KybFormTokenRequest, call: Call): Promise<KybFormToken> {
@@ -68,7 +70,7 @@ export function createResilientClient(options: ResilientClientOptions) {
     /** Called after every wait. A request that will not be sent must not count against a limit. */
     function check(): void {
       breaker.check()
-      if (monotonicNow() >= sendBeforeMs) throw noTimeLeft()
+      if (monotonicNow() >= sendBeforeMs || now() >= call.wallDeadlineMs) throw noTimeLeft()
     }
     check()
     return bulkhead.run(

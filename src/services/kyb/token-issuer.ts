@@ -14,6 +14,8 @@ import type { SessionPolicy } from './session-policy.js'
 /** A token that expires sooner is not handed out again: the user could not open the form in time. */
 const minReplayLifeMs = 30_000
 const maxIdempotencyMs = 60 * 60_000
+/** How far the wall clock may be corrected during a request. A lease lasts that much longer than its request. */
+const maxClockStepMs = 2_000
 /** Covers the automatic retries of browsers, gateways and service meshes after an unknown outcome. */
 const unknownOutcomeMs = 5_000
 
@@ -136,6 +138,7 @@ export function createTokenIssuer(options: TokenIssuerOptions) {
 
   /** @returns the result, with the error of this very request if it made the call: it says more than the result */
   async function mint(request: IssueRequest, deadlineMs: number) {
+    const wallDeadlineMs = now() + deadlineMs - monotonicNow() + maxClockStepMs
     const { caller, requestedSession, requestId, admit, log } = request
     const session = policy().sessionFor(caller.companyId, requestedSession)
     const identity = identify(caller, requestId)
@@ -146,7 +149,13 @@ export function createTokenIssuer(options: TokenIssuerOptions) {
       async (isAbandoned) => {
         const body = { tokenType: 'FORM' as const, ...identity, ...session }
         try {
-          const token = await idenfy.createKybToken(body, { deadlineMs, isAbandoned, admit, log })
+          const token = await idenfy.createKybToken(body, {
+            deadlineMs,
+            wallDeadlineMs,
+            isAbandoned,
+            admit,
+            log,
+          })
           return { identity, token, mintedAtMs: now() }
         } catch (cause) {
           if (isNotCreated(cause)) throw cause
