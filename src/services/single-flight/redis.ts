@@ -40,6 +40,14 @@ export const publishScript = `
 type Outcome<T> = { readonly value: T } | { readonly failure: Failure } | { readonly abandoned: true }
 type Failure = { readonly code: ProblemCode } & Pick<ProblemOptions, 'retryAfterSeconds'>
 
+/** One attempt of this replica to take a key. */
+interface Claim {
+  readonly key: string
+  readonly owner: string
+  /** What the lease takes the place of, and when that would end. */
+  replaced?: { readonly text: string; readonly endsAtMs: number }
+}
+
 export interface RedisSingleFlightOptions {
   readonly redis: RedisConnection
   /** Returns the current cipher, because keys are rotated. */
@@ -69,9 +77,17 @@ export function createRedisSingleFlight<T>({
     return text === undefined ? undefined : JSON.parse(text)
   }
 
-  async function publish(key: string, owner: string, outcome: Outcome<T>, lifetimeMs: number): Promise<void> {
+  async function publish({ key, owner }: Claim, outcome: Outcome<T>, lifetimeMs: number): Promise<void> {
     const [kind, ttlMs] = lifetimeMs > 0 ? ['S', lifetimeMs] : ['E', endedMs]
     await evaluate(publishScript, key, owner, kind + encrypt(key, outcome), Math.ceil(ttlMs))
+  }
+
+  /** Ends a lease under which nothing was opened. What it took the place of is valid again: an outcome may be unknown. */
+  async function release(claim: Claim, outcome: Outcome<T>): Promise<void> {
+    const { key, owner, replaced } = claim
+    const leftMs = replaced ? Math.ceil(replaced.endsAtMs - clock.monotonicNow()) : 0
+    if (replaced && leftMs > 0) await evaluate(publishScript, key, owner, replaced.text, leftMs)
+    else await publish(claim, outcome, 0)
   }
 
   /** Retries until the lease expires. Other replicas wait until then, and later treat the result as unknown. */
@@ -138,17 +154,13 @@ export function createRedisSingleFlight<T>({
   }
 
   /** @returns the existing result, or undefined if this replica now has the lease */
-  async function claim(
-    key: string,
-    owner: string,
-    options: RunOptions<T>,
-  ): Promise<SharedResult<T> | undefined> {
+  async function take(claim: Claim, options: RunOptions<T>): Promise<SharedResult<T> | undefined> {
+    const { key, owner } = claim
     const lostMs = ownerLostMs[options.mode]
     const stored = (value: T, ttlMs: number): SharedResult<T> => ({ origin: 'stored', value, ttlMs })
-    let replaceable = ''
     for (;;) {
       const leaseMs = Math.ceil(options.deadlineMs - clock.monotonicNow() + leaseSlackMs)
-      const reply = await evaluate(claimScript, key, owner, leaseMs + lostMs, replaceable)
+      const reply = await evaluate(claimScript, key, owner, leaseMs + lostMs, claim.replaced?.text ?? '')
       if (reply === null) return undefined
       const [current, ttlMs] = reply as [string, number]
       const leaseLeftMs = ttlMs - lostMs
@@ -168,21 +180,20 @@ export function createRedisSingleFlight<T>({
       if (mayBeDone && (options.mode === 'once' || (current.startsWith('L') && options.accepts(unknown)))) {
         return stored(unknown, ttlMs)
       }
-      replaceable = current
+      claim.replaced = { text: current, endsAtMs: clock.monotonicNow() + ttlMs }
     }
   }
 
   /** @returns undefined if this replica must do the work */
-  async function claimIfPossible(key: string, owner: string, options: RunOptions<T>) {
+  async function takeIfPossible(claim: Claim, options: RunOptions<T>) {
     try {
-      return await claim(key, owner, options)
+      return await take(claim, options)
     } catch (error) {
       if (error instanceof Problem || error instanceof Abandoned) throw error
       if (options.mayRunAlone) return undefined
       if (!(error instanceof RedisUnavailable)) {
         // Redis may have written the lease although its response was late.
-        const release = () => publish(key, owner, { abandoned: true }, 0)
-        await publishWithRetries(release, options.deadlineMs)
+        await publishWithRetries(() => release(claim, { abandoned: true }), options.deadlineMs)
       }
       throw new Problem('state-unavailable', { cause: error })
     }
@@ -190,16 +201,16 @@ export function createRedisSingleFlight<T>({
 
   return {
     async run(key, work, options): Promise<SharedResult<T>> {
-      const owner = randomUUID()
-      const existing = await claimIfPossible(key, owner, options)
+      const claim: Claim = { key, owner: randomUUID() }
+      const existing = await takeIfPossible(claim, options)
       if (existing) return existing
       const { deadlineMs } = options
       try {
         const value = await work(options.isAbandoned)
-        await publishWithRetries(() => publish(key, owner, { value }, options.lifetimeMs(value)), deadlineMs)
+        await publishWithRetries(() => publish(claim, { value }, options.lifetimeMs(value)), deadlineMs)
         return { origin: 'own', value }
       } catch (error) {
-        await publishWithRetries(() => publish(key, owner, outcomeOf(error), 0), deadlineMs)
+        await publishWithRetries(() => release(claim, outcomeOf(error)), deadlineMs)
         throw error
       }
     },
