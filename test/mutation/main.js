@@ -1,0 +1,35 @@
+import { Stryker } from '@stryker-mutator/core'
+import { folders } from './folders.js'
+import { strykerOptions } from './stryker.config.js'
+
+/** A test that waits for something that a mutant has removed fails after this time. */
+const testTimeoutSeconds = 20
+
+const chosen = process.argv.slice(2)
+const unknown = chosen.filter((name) => !Object.hasOwn(folders, name))
+if (unknown.length > 0) {
+  throw new Error(`${unknown.join(', ')}: choose one of ${Object.keys(folders).join(', ')}`)
+}
+process.env.TAP_TIMEOUT = String(testTimeoutSeconds)
+
+const rows = []
+for (const folder of chosen.length > 0 ? chosen : Object.keys(folders)) {
+  const begin = performance.now()
+  const mutants = await new Stryker(strykerOptions(folder, folders[folder])).runMutationTest()
+  const seconds = (performance.now() - begin) / 1000
+  const count = (...statuses) => mutants.filter(({ status }) => statuses.includes(status)).length
+  const killed = count('Killed', 'Timeout')
+  const survived = count('Survived', 'NoCoverage')
+  const tested = killed + survived
+  rows.push({
+    folder,
+    mutants: tested,
+    killed,
+    survived,
+    'score in %': Math.round((1000 * killed) / tested) / 10,
+    minutes: Math.round(seconds / 6) / 10,
+    'seconds per mutant': Math.round((100 * seconds) / tested) / 100,
+  })
+}
+// biome-ignore lint/suspicious/noConsole: it is a command
+console.table(rows)
