@@ -105,6 +105,10 @@ t.test('templates that cannot be used', async (t) => {
   for (const sign of ':/ !"#$%&\'()*,;<>?[\\]^`') {
     t.doesNotThrow(() => checkTemplate(`{companyId}${sign}{userId}`, false), sign)
   }
+  t.throws(() => checkTemplate('{company}', true), {
+    message:
+      'has an unknown placeholder; known are {companyId}, {userId}, {companyHash}, {userHash}, {requestId}',
+  })
   t.throws(() => checkTemplate('{userHash}', false), { message: /KYB_IDENTITY_KEY/ })
   t.throws(() => checkTemplate('{companyId}:{companyHash}', false), { message: /KYB_IDENTITY_KEY/ })
   t.doesNotThrow(() => checkTemplate('{userHash}:{companyHash}', true))

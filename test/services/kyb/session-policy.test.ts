@@ -1,5 +1,5 @@
 import t from 'tap'
-import { checkPolicy, createSessionPolicy } from '../../../src/services/kyb/session-policy.js'
+import { checkPolicy, createSessionPolicy, parsePolicy } from '../../../src/services/kyb/session-policy.js'
 
 const flow = '7b1d8a1e-6c1b-4d53-9d3a-0c5a3f2e9a10'
 const otherFlow = '0f9f6f0e-1111-4222-8333-444455556666'
@@ -120,6 +120,31 @@ t.test('every field that is not permitted is named, and whether another value co
   })
 })
 
+t.test('a flow and a questionnaire exclude each other, although each may be set', async (t) => {
+  const policy = createSessionPolicy({ callerMaySet: { flow: true, questionnaire: true } })
+  t.match(policy.sessionFor('acme', { flow, questionnaire: null }), { flow })
+  t.match(policy.sessionFor('acme', { flow: null, questionnaire: 'q' }), { questionnaire: 'q' })
+  t.throws(() => policy.sessionFor('acme', { flow, questionnaire: 'q' }), {
+    code: 'validation-failed',
+    options: { errors: [{ pointer: '/questionnaire', code: 'excluded-by-flow' }] },
+  })
+})
+
+t.test('the permissions of a company are the common ones with its own', async (t) => {
+  const policy = createSessionPolicy({
+    callerMaySet: { locale: true, theme: true },
+    companies: { acme: { callerMaySet: { theme: [flow] } } },
+  })
+  t.strictSame(policy.permissionsOf('acme'), { locale: true, theme: [flow] })
+  t.strictSame(policy.permissionsOf('globex'), { locale: true, theme: true })
+})
+
+t.test('the rules of a company with any name are for that company alone', async (t) => {
+  const policy = createSessionPolicy({ companies: { undefined: { session: { lifetime: 60 } } } })
+  t.strictSame(policy.sessionFor('undefined', {}), { lifetime: 60 })
+  t.strictSame(policy.sessionFor('acme', {}), { lifetime: 3600 })
+})
+
 t.test("a caller's value takes the place of the policy's", async (t) => {
   const policy = createSessionPolicy({
     session: { lifetime: 600, locale: 'en', tags: ['portal'], flow },
@@ -175,6 +200,10 @@ t.test('documents that are refused, every fault by its pointer and none by its v
     [{ session: { clientId: 'canary' } }, /\/session\/clientId /],
     [{ callerMaySet: { locale: 'canary' } }, /\/callerMaySet\/locale /],
     [{ callerMaySet: { lifetime: { maximum: 1 } } }, /\/callerMaySet\/lifetime /],
+    [{ callerMaySet: { lifetime: {} } }, /\/callerMaySet\/lifetime /],
+    [{ callerMaySet: { lifetime: { maximum: 60, minimum: 60 } } }, /\/callerMaySet\/lifetime /],
+    [{ callerMaySet: { other: true } }, /\/callerMaySet\/other /],
+    [{ companies: { acme: { other: true } } }, /\/companies\/acme\/other /],
     [{ session: { lifetime: 2_592_001 } }, /\/session\/lifetime /],
     [{ session: { locale: 'canary' } }, /\/session\/locale /],
     [{ callerMaySet: { other: true, lifetime: [59] } }, /\/callerMaySet\/lifetime /],
@@ -188,7 +217,10 @@ t.test('documents that are refused, every fault by its pointer and none by its v
       { session: { tags: ['a,canary'] }, extra: 1 },
       /\/extra .*; .*\/session\/tags\/0 |\/session\/tags\/0 .*; .*\/extra /,
     ],
-    [{ session: { flow, questionnaire: 'q' } }, /\/session has a flow and a questionnaire/],
+    [
+      { session: { flow, questionnaire: 'q' } },
+      /\/session has a flow and a questionnaire, but iDenfy ignores a questionnaire next to a flow$/,
+    ],
     [
       { session: { questionnaire: 'q' }, companies: { acme: { session: { flow } } } },
       /\/companies\/acme\/session has a flow/,
@@ -229,6 +261,51 @@ t.test('documents that are refused, every fault by its pointer and none by its v
   ]) {
     t.doesNotThrow(() => checkPolicy({ session: { flow }, callerMaySet }), JSON.stringify(callerMaySet))
   }
+})
+
+t.test('a document with every kind of permission is accepted', async (t) => {
+  const acceptable = [
+    { lifetime: true, locale: true },
+    { lifetime: [60, 3600], locale: ['lt', null] },
+    { lifetime: { maximum: 7200 }, locale: false, tags: ['a'], questionnaireRequired: [true] },
+  ]
+  for (const callerMaySet of acceptable) {
+    t.doesNotThrow(() => checkPolicy({ callerMaySet, companies: { acme: { callerMaySet } } }))
+  }
+})
+
+t.test('a text is read as JSON and checked', async (t) => {
+  t.strictSame(parsePolicy('{ "session": { "lifetime": 60 } }'), { session: { lifetime: 60 } })
+  t.throws(() => parsePolicy('{ "session": {}, }'), {
+    message: 'is not JSON, which has no comments and no trailing commas',
+  })
+  t.throws(() => parsePolicy('{ "sessions": {} }'), { message: /^is not valid: \/sessions / })
+})
+
+t.test('of many faults twenty are listed, and the others counted', async (t) => {
+  const messageFor = (faults: number): string => {
+    try {
+      const companies = Array.from({ length: faults }, (_, index) => [
+        `company-${index}`,
+        { session: { flow, questionnaire: 'q' } },
+      ])
+      checkPolicy({ companies: Object.fromEntries(companies) })
+    } catch (error) {
+      return (error as Error).message
+    }
+    return ''
+  }
+  const listed = (message: string) => message.match(/\/companies\/company-\d+\/session /g)?.length
+  t.equal(listed(messageFor(20)), 20)
+  t.match(messageFor(20), /next to a flow$/)
+  t.equal(listed(messageFor(23)), 20)
+  t.match(messageFor(23), /; and 3 more$/)
+})
+
+t.test('a long pointer is cut', async (t) => {
+  const faultAt = (name: string) => () => checkPolicy({ [name]: 1 })
+  t.throws(faultAt('x'.repeat(299)), { message: /^is not valid: \/x{299} / })
+  t.throws(faultAt('x'.repeat(300)), { message: /^is not valid: \/x{299}… / })
 })
 
 t.test('a company id in a pointer is escaped', async (t) => {
