@@ -4,4 +4,5 @@
  */
 export const folders = {
   resilience: ['test/services/resilience/*.test.ts'],
+  kyb: ['test/services/kyb/*.test.ts'],
 }
