@@ -2,7 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import selfsigned from 'selfsigned'
 import type { Test } from 'tap'
-import { listen } from './helper.js'
+import { listen } from './ports.js'
 
 /** A POST that has arrived in full. */
 export interface Arrival {

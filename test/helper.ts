@@ -1,8 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { type AddressInfo, connect, createServer, type Server } from 'node:net'
-import { setImmediate } from 'node:timers/promises'
+import { type AddressInfo, connect } from 'node:net'
 import type { Test } from 'tap'
 import { request } from 'undici'
 import { buildIdenfySimulator } from '../sandbox/idenfy-simulator.js'
@@ -16,6 +15,10 @@ import { detailTexts, type ProblemCode, type ProblemDetail, problems } from '../
 import type { FieldFault } from '../src/problems/problem.js'
 import type { Limits } from '../src/server-options.js'
 import { refuseStaleBuild } from './stale-build.js'
+import { inTime } from './waiting.js'
+
+export { freePort, listen } from './ports.js'
+export { inTime, until } from './waiting.js'
 
 export const issuer = 'https://idp.example'
 export const audience = 'onboarding'
@@ -217,73 +220,8 @@ export const credentialFiles = (directory: string) => ({
   IDENFY_API_SECRET_FILE: `${directory}/secret`,
 })
 
-/** How long a test waits for something that takes a moment when all is well. */
-const waitMs = 30_000
 /** For responses and processes: on a busy machine they take longer. Tap ends a file after 120 s. */
 const longWaitMs = 60_000
-const expired = Symbol('expired')
-
-/**
- * Settles as the promise does.
- *
- * @throws an error that says what the test waited for, if it takes longer than `milliseconds`
- */
-export async function inTime<T>(
-  promise: PromiseLike<T>,
-  what: string | (() => string),
-  milliseconds = waitMs,
-): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const end = new Promise<typeof expired>((resolve) => {
-    timer = setTimeout(resolve, milliseconds, expired).unref()
-  })
-  try {
-    const result = await Promise.race([promise, end])
-    if (result !== expired) return result
-  } finally {
-    clearTimeout(timer)
-  }
-  const text = typeof what === 'string' ? what : what()
-  throw new Error(`timed out after ${milliseconds / 1000} s waiting for: ${text}`)
-}
-
-/**
- * Resolves when the condition is true. Checks it at each turn of the event loop.
- *
- * @throws an error that says what the test waited for, if it takes longer than `milliseconds`
- */
-export async function until(
-  condition: () => boolean | Promise<boolean>,
-  what: string,
-  milliseconds = waitMs,
-): Promise<void> {
-  let isOver = false
-  const check = async () => {
-    while (!isOver && !(await condition())) await setImmediate()
-  }
-  try {
-    await inTime(check(), what, milliseconds)
-  } finally {
-    isOver = true
-  }
-}
-
-/** Lets a bare server listen on a free port until the test ends. */
-export async function listen(t: Test, server: Server, host = '127.0.0.1'): Promise<number> {
-  server.listen(0, host)
-  await inTime(once(server, 'listening'), `a server to listen on ${host}`)
-  t.teardown(() => server.close())
-  return (server.address() as AddressInfo).port
-}
-
-/** A port that was free a moment ago, for peers that cannot be given port 0. */
-export async function freePort(t: Test): Promise<number> {
-  const server = createServer()
-  const port = await listen(t, server)
-  server.close()
-  await inTime(once(server, 'close'), `the server on port ${port} to close`)
-  return port
-}
 
 /** The responses in what a connection has received, without interim ones (1xx). */
 export function parseResponses(raw: string): HttpResponse[] {

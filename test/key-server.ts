@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer, type IncomingHttpHeaders, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
-import { inTime } from './helper.js'
+import { inTime } from './waiting.js'
 
 /** The key endpoint of an identity provider, which a test can change, break and stop. */
 export async function startKeyServer(t: Test, ...keys: unknown[]) {

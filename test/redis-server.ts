@@ -2,7 +2,8 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { Redis, type RedisOptions } from 'ioredis'
 import type { Test } from 'tap'
-import { freePort, inTime, until } from './helper.js'
+import { freePort } from './ports.js'
+import { inTime, until } from './waiting.js'
 
 const isInstalled = spawnSync('redis-server', ['--version']).status === 0
 

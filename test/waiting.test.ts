@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
-import { inTime, spawnNode, until } from './helper.js'
+import { spawnNode } from './helper.js'
+import { inTime, until } from './waiting.js'
 
 const never = new Promise<never>(() => {})
 const hour = 3_600_000

@@ -6,8 +6,8 @@ import { createTokenSigner } from '../../../sandbox/token-signer.js'
 import { systemClock } from '../../../src/clock.js'
 import { fetchKeySet } from '../../../src/services/auth/fetch-key-set.js'
 import { createSigningKeys } from '../../../src/services/auth/signing-keys.js'
-import { inTime } from '../../helper.js'
 import { startKeyServer } from '../../key-server.js'
+import { inTime } from '../../waiting.js'
 
 const first = await createTokenSigner('ES256', 'first')
 const second = await createTokenSigner('ES256', 'second')

@@ -6,8 +6,8 @@ import { createStateCipher } from '../../../src/services/single-flight/encryptio
 import { createRedisSingleFlight } from '../../../src/services/single-flight/redis.js'
 import { createRedisConnection } from '../../../src/services/single-flight/redis-connection.js'
 import type { RunOptions } from '../../../src/services/single-flight/single-flight.js'
-import { until } from '../../helper.js'
 import { connectRedis, needsRedis, startRedis, stateKey } from '../../redis-server.js'
+import { until } from '../../waiting.js'
 
 interface Result {
   readonly text: string
