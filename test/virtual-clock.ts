@@ -47,5 +47,7 @@ export function createVirtualClock(startedAtMs = Date.parse('2026-11-23T12:00:00
       wallClockMs = milliseconds
     },
     pendingTimers: () => timers.size,
+    /** How long until the next timer fires. */
+    nextTimerMs: () => Math.min(...[...timers].map(({ dueMs }) => dueMs)) - elapsedMs,
   }
 }
