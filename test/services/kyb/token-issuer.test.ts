@@ -17,6 +17,7 @@ import { createStateCipher } from '../../../src/services/single-flight/encryptio
 import { createMemorySingleFlight } from '../../../src/services/single-flight/memory.js'
 import { createRedisSingleFlight } from '../../../src/services/single-flight/redis.js'
 import { createRedisConnection } from '../../../src/services/single-flight/redis-connection.js'
+import type { SingleFlight } from '../../../src/services/single-flight/single-flight.js'
 import { type DispatchedRequest, ScriptedDispatcher } from '../../scripted-dispatcher.js'
 import { createVirtualClock } from '../../virtual-clock.js'
 
@@ -34,13 +35,14 @@ interface SetUpOptions
   readonly members?: object
   readonly onDrift?: () => void
   readonly hasRedis?: boolean
+  readonly replicaWide?: SingleFlight<Result>
 }
 
 /** An issuer with all services behind it. Only undici is replaced: it mints a new token for each request. */
 function setUp(options: SetUpOptions = {}) {
   const virtual = createVirtualClock()
   const { clock } = virtual
-  const { tokenLifeMs = hour, members, policy, hasRedis, onDrift = () => {}, ...more } = options
+  const { tokenLifeMs = hour, members, policy, hasRedis, replicaWide, onDrift = () => {}, ...more } = options
   const mint = (request: DispatchedRequest, status = 201) => {
     const expiration = new Date(clock.now() + tokenLifeMs).toISOString()
     const tokenString = `T0ken+${dispatcher.requests.length}`
@@ -79,7 +81,7 @@ function setUp(options: SetUpOptions = {}) {
   const singleFlight = createMemorySingleFlight<Result>({
     maxStored: 100,
     clock,
-    replicaWide: hasRedis ? createRedisSingleFlight({ redis, cipher: () => cipher, clock }) : undefined,
+    replicaWide: hasRedis ? createRedisSingleFlight({ redis, cipher: () => cipher, clock }) : replicaWide,
   })
   const origins: string[] = []
   const audit: unknown[] = []
@@ -450,4 +452,22 @@ t.test('without Redis requests go on, or are refused, as the operator has chosen
     if (typeof withKey === 'string') t.equal(await issued({ idempotencyKey: 'k' }), withKey)
     else await t.rejects(issue({ idempotencyKey: 'k' }), withKey)
   }
+})
+
+t.test('what a lost replica has sent is not known, and replicas see no more than hashes', async (t) => {
+  const keys: string[] = []
+  const { issue, dispatcher } = setUp({
+    replicaWide: {
+      run: async (key, _work, { unknownResult }) => {
+        keys.push(key)
+        return { origin: 'stored', value: unknownResult('owner-lost'), ttlMs: second }
+      },
+      settled: async () => {},
+    },
+  })
+  await t.rejects(issue(), shared)
+  await t.rejects(issue({ idempotencyKey: 'k' }), { ...shared, headers: { 'idempotency-replayed': 'true' } })
+  t.equal(dispatcher.requests.length, 0)
+  for (const key of keys) t.match(key, /^onboarding-bff:[A-Za-z0-9_-]{43}$/)
+  t.equal(new Set(keys).size, 2)
 })
