@@ -61,3 +61,61 @@ t.test('every body is mapped to a problem', async (t) => {
     t.equal(problem.options.diagnosis?.identifier, undefined, 'only known identifiers are repeated')
   }
 })
+
+t.test('every identifier that iDenfy documents is repeated', async (t) => {
+  for (const identifier of [
+    'AUTHENTICATION_FAILED',
+    'BAD_VALUE',
+    'ENCODING_ERROR',
+    'INTERNAL_ERROR',
+    'JSON_ERROR',
+    'METHOD_NOT_ALLOWED',
+    'MISSING_VALUE',
+    'NOT_FOUND',
+    'PARTNER_CONTRACT_ERROR',
+    'PERMISSIONS_ERROR',
+    'TOO_MANY_REQUESTS',
+    'UNAUTHORIZED',
+    'VALIDATION_ERROR',
+  ]) {
+    t.equal(mapErrorResponse(400, { identifier }).options.diagnosis?.identifier, identifier)
+  }
+})
+
+t.test('a response says whether a verification may have been opened', async (t) => {
+  const phaseOf = (status: number) => mapErrorResponse(status, {}).options.diagnosis?.phase
+  t.equal(phaseOf(500), 'after-sending')
+  for (const status of [400, 402, 409, 429]) t.equal(phaseOf(status), 'refused', String(status))
+})
+
+t.test('a number of seconds in Retry-After is kept, within limits', async (t) => {
+  for (const [retryAfter, seconds] of [
+    ['0', 1],
+    ['1', 1],
+    ['7', 7],
+    ['300', 300],
+    ['301', 300],
+    ['999999', 300],
+  ] as const) {
+    const { options } = mapErrorResponse(429, {}, retryAfter)
+    t.equal(options.retryAfterSeconds, seconds, retryAfter)
+    t.strictSame(options.safeToRetry, { reason: 'rate-limited', afterMs: seconds * 1000 })
+  }
+  for (const retryAfter of [
+    '',
+    '-1',
+    '1.5',
+    ' 7',
+    '7s',
+    'x7',
+    '1000000',
+    'Mon, 23 Nov 2026 12:10:00 GMT',
+    undefined,
+  ]) {
+    const { options } = mapErrorResponse(429, {}, retryAfter)
+    t.strictSame(Object.keys(options), ['diagnosis'], String(retryAfter))
+  }
+  for (const status of [400, 402, 500, 503]) {
+    t.strictSame(Object.keys(mapErrorResponse(status, {}, '7').options), ['diagnosis'], String(status))
+  }
+})
