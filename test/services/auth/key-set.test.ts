@@ -106,9 +106,42 @@ t.test('keys without an id, and many keys', async (t) => {
   t.equal((await lint(...many)).keys.length, 200)
 })
 
-t.test('a document that is not a key set is refused', async (t) => {
-  await t.rejects(lintKeySet('<html>', algorithms), { code: 'jwks-not-json' })
-  for (const text of ['[]', 'null', '5', '{}', '{"keys":{}}', '{"keys":[]}', '{"keys":null}']) {
-    await t.rejects(lintKeySet(text, algorithms), { code: 'jwks-form' }, text)
+t.test('a key of RSA has between 2048 and 16,384 bits, and an exponent that is in use', async (t) => {
+  const ofBits = (bits: number) => {
+    const n = Buffer.alloc(Math.ceil(bits / 8), 0xff)
+    n[0] = 0xff >> ((8 - (bits % 8)) % 8)
+    return { ...rsa, kid: 'x', n: n.toString('base64url') }
+  }
+  for (const key of [ofBits(2048), ofBits(16_384), { ...rsa, e: 'AQAD' }]) {
+    t.strictSame((await lint(key)).ignored, [])
+  }
+  for (const key of [ofBits(2047), ofBits(16_385), { ...rsa, kid: 'x', e: '__8' }]) {
+    t.strictSame((await lint(key, ed)).ignored, [{ kid: 'x', reason: 'weak' }])
+  }
+})
+
+t.test('a document that is not a key set is refused, and the fault says what it is instead', async (t) => {
+  const rows: [text: string, code: string, message: string][] = [
+    ['', 'jwks-not-json', 'nothing'],
+    [' \n', 'jwks-not-json', 'nothing'],
+    ['<html>', 'jwks-not-json', 'HTML or XML'],
+    [' \n<?xml', 'jwks-not-json', 'HTML or XML'],
+    ['{ <html>', 'jwks-not-json', 'text that is not JSON'],
+    [
+      '{"issuer":"x","jwks_uri":"https://idp.example/keys"}',
+      'jwks-form',
+      'a discovery document: set AUTH_JWKS_URL to its jwks_uri',
+    ],
+    ...['[]', 'null', '5', '{}', '{"keys":{}}', '{"keys":null}'].map((text): [string, string, string] => [
+      text,
+      'jwks-form',
+      'JSON without a list of keys',
+    ]),
+    ['{"keys":[]}', 'jwks-form', 'an empty list of keys'],
+    ['{"keys":[{"kty":"oct"}]}', 'jwks-private-key', 'a private or symmetric key'],
+    ['{"keys":[{}]}', 'jwks-no-usable-key', 'no key that fits'],
+  ]
+  for (const [text, code, message] of rows) {
+    await t.rejects(lintKeySet(text, algorithms), { name: 'KeySetFault', code, message }, text)
   }
 })

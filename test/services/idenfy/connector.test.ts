@@ -237,7 +237,7 @@ t.test('a proxy that does not respond in time is named as the reason', async (t)
 
 t.test('an origin that does not respond in time is not the fault of the proxy', async (t) => {
   const { url, left } = await startProxy(t, (client) => client.resume())
-  const { error } = await connect(t, { protocol: 'https:', port: 443 }, { proxyUrl: url, timeoutMs: 100 })
+  const { error } = await connect(t, { protocol: 'https:', port: 443 }, { proxyUrl: url, timeoutMs: 500 })
   t.match(error, { code: 'UND_ERR_CONNECT_TIMEOUT' })
   t.notOk(error instanceof EgressProxyError)
   await inTime(Promise.all(left), 'the tunnel to close')
