@@ -35,8 +35,12 @@ async function connect(
     'the connector to end',
   )
   const [[error, socket]] = calls as [[Error | null, Socket | null]]
-  if (socket) t.teardown(() => socket.destroy())
-  return { error: error as (Error & { code?: string }) | null, socket, calls }
+  t.teardown(() => {
+    socket?.destroy()
+    // What is destroyed after a failure may fail once more.
+    if (calls.length !== 1) throw new Error(`the callback was called ${calls.length} times`)
+  })
+  return { error: error as (Error & { code?: string }) | null, socket }
 }
 
 /** A server that accepts connections and does nothing, and tells when one is closed. */
@@ -95,13 +99,12 @@ const read = async (socket: Socket | null) => {
 
 t.test('a connection is made without TLS, and kept open', async (t) => {
   const server = createServer(greet)
-  const { error, socket, calls } = await connect(t, {
+  const { error, socket } = await connect(t, {
     protocol: 'http:',
     port: await listen(t, server, 'localhost'),
   })
   t.equal(error, null)
   t.equal(await read(socket), 'hello')
-  t.equal(calls.length, 1)
 })
 
 t.test('a connection with TLS is made to the holder of the certificate only', async (t) => {
@@ -110,10 +113,9 @@ t.test('a connection with TLS is made to the holder of the certificate only', as
   t.equal(trusted.error, null)
   t.equal((trusted.socket as TLSSocket).authorized, true)
   t.equal(await read(trusted.socket), 'hello')
-  const { error, socket, calls } = await connect(t, { protocol: 'https:', port })
+  const { error, socket } = await connect(t, { protocol: 'https:', port })
   t.match(error, { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' })
   t.equal(socket, null)
-  t.equal(calls.length, 1)
 })
 
 t.test('a server that refuses is no fault of a proxy', async (t) => {
@@ -126,13 +128,12 @@ t.test('a server that refuses is no fault of a proxy', async (t) => {
 
 t.test('a TLS handshake that takes too long ends, and leaves no connection', async (t) => {
   const { port, accepted } = await startSilentServer(t)
-  const { error, socket, calls } = await connect(t, { protocol: 'https:', port }, { timeoutMs: 300 })
+  const { error, socket } = await connect(t, { protocol: 'https:', port }, { timeoutMs: 300 })
   t.match(error, { code: 'UND_ERR_CONNECT_TIMEOUT', message: 'Connecting took too long' })
   t.notOk(error instanceof EgressProxyError)
   t.equal(socket, null)
   await inTime(Promise.all(accepted), 'the connection to close')
   t.equal(accepted.length, 1)
-  t.equal(calls.length, 1)
 })
 
 t.test('a proxy is asked for a tunnel to the origin', async (t) => {
@@ -193,9 +194,9 @@ t.test('any success of CONNECT is a tunnel, and anything else a refusal', async 
     const { socket } = await connect(t, { protocol: 'http:', port: 80 }, { proxyUrl: url })
     t.equal(await read(socket), 'hello', status)
   }
-  for (const status of ['300 Odd', '407 No', '502 No']) {
+  for (const status of ['199 Odd', '300 Odd', '407 No', '502 No']) {
     const { url, left } = await startProxy(t, (client) => client.resume(), { status })
-    const { error, socket, calls } = await connect(t, { protocol: 'http:', port: 80 }, { proxyUrl: url })
+    const { error, socket } = await connect(t, { protocol: 'http:', port: 80 }, { proxyUrl: url })
     const code = `PROXY_${status.slice(0, 3)}`
     t.match(error, {
       name: 'EgressProxyError',
@@ -205,7 +206,6 @@ t.test('any success of CONNECT is a tunnel, and anything else a refusal', async 
     })
     t.ok(error instanceof EgressProxyError)
     t.equal(socket, null)
-    t.equal(calls.length, 1)
     await inTime(Promise.all(left), 'the proxy to be left')
   }
 })
@@ -227,11 +227,10 @@ t.test('a proxy that does not respond in time is named as the reason', async (t)
   for (const protocol of ['http', 'https']) {
     const { port, accepted } = await startSilentServer(t)
     const proxyUrl = `${protocol}://localhost:${port}`
-    const { error, calls } = await connect(t, { protocol: 'http:', port: 80 }, { proxyUrl, timeoutMs: 300 })
+    const { error } = await connect(t, { protocol: 'http:', port: 80 }, { proxyUrl, timeoutMs: 300 })
     t.match(error, { name: 'EgressProxyError', code: 'UND_ERR_CONNECT_TIMEOUT' })
     await inTime(Promise.all(accepted), 'the connection to close')
     t.equal(accepted.length, 1)
-    t.equal(calls.length, 1)
   }
 })
 
@@ -245,9 +244,8 @@ t.test('an origin that does not respond in time is not the fault of the proxy', 
 
 t.test('a tunnel that breaks later is the business of its user', async (t) => {
   const { url, clients } = await startProxy(t, () => {})
-  const { socket, calls } = await connect(t, { protocol: 'http:', port: 80 }, { proxyUrl: url })
-  const closed = once(socket as Socket, 'close').catch((error) => error)
+  const { socket } = await connect(t, { protocol: 'http:', port: 80 }, { proxyUrl: url })
+  const closed = new Promise((resolve) => socket?.once('close', resolve))
   clients[0]?.resetAndDestroy()
   await inTime(closed, 'the tunnel to close')
-  t.equal(calls.length, 1)
 })

@@ -214,6 +214,7 @@ t.test('a request that was not sent is out of reach, and safe to retry', async (
     'UND_ERR_CONNECT_TIMEOUT',
     'EPROTOTYPE',
     'XEPROTO',
+    'UND_ERR_PRX_TLSX',
     undefined,
   ]) {
     const cause = broken(code)

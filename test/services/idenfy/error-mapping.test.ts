@@ -27,6 +27,7 @@ const rows: Row[] = [
   [401, 'UNAUTHORIZED', '', ...rejected('credentials')],
   [401, 'AUTHENTICATION_FAILED', '', ...rejected('credentials')],
   [401, undefined, undefined, ...rejected('credentials')],
+  [401, 'BAD_VALUE', '', ...rejected('request')],
   [402, undefined, '', ...rejected('funds')],
   [400, 'PERMISSIONS_ERROR', 'Partner reached token limit', ...rejected('funds')],
   [400, 'PERMISSIONS_ERROR', 'Not for you', ...rejected('contract')],

@@ -62,6 +62,14 @@ t.test('a request that cannot be sent in time is not sent', async (t) => {
   t.match(request.stoppedBy(), { name: 'TimeoutError' }, 'not even when the connection stands at last')
 })
 
+t.test('what has failed is not sent later, also by a clock that stood still', async (t) => {
+  const { request, outcome, pass } = begin({ standsStill: true })
+  await pass(1_000)
+  t.match(outcome(), late(false))
+  request.begin()
+  t.match(request.stoppedBy(), { name: 'TimeoutError' })
+})
+
 t.test('a process that was stopped meanwhile sends nothing too late', async (t) => {
   for (const [stoppedMs, isSent] of [
     [999, true],
