@@ -171,6 +171,16 @@ t.test('a first attempt that fails does not keep the service from starting', asy
   t.strictSame(changes.slice(3), ['refused ECONNREFUSED'], 'once more after it was up')
 })
 
+t.test('a connection that stands after failed attempts is checked at once', async (t) => {
+  const { redis, connection, pass } = setUp()
+  const connected = connection.connect()
+  redis.lose(broken('ECONNREFUSED'))
+  await connected
+  redis.open()
+  await pass(0)
+  t.equal(connection.isUp(), true)
+})
+
 t.test('a connection that ends without an error has the cause "closed"', async (t) => {
   const { redis, connect, failures, pass } = setUp()
   await connect()

@@ -316,6 +316,23 @@ t.test('a replica that waits follows a lease that changes hands between two look
   t.equal(clock.monotonicNow() - begin, 2_000, 'the end of the first lease is no longer the end')
 })
 
+t.test(
+  'when Redis goes down after that, the end of the first lease says nothing either',
+  needsRedis,
+  async (t) => {
+    const { second, client, optionsOf, look, resultOf, clock } = await setUp(t)
+    await client.set('key', 'Lfirst', 'PX', 5_000 + 500)
+    const begin = clock.monotonicNow()
+    const waiting = second.run('key', notCalled, optionsOf({ deadlineMs: begin + 2_000 }))
+    await look(2)
+    await client.set('key', 'Lthird', 'PX', 60_000)
+    await look(2)
+    second.redis.close()
+    t.strictSame(await resultOf(waiting), { origin: 'shared', value: { text: 'late' } })
+    t.equal(clock.monotonicNow() - begin, 2_000)
+  },
+)
+
 t.test('a lease that vanishes with its Redis leaves the result unknown', needsRedis, async (t) => {
   const { second, client, optionsOf, look, resultOf } = await setUp(t)
   await client.set('key', 'Lfirst', 'PX', 60_000)
@@ -431,6 +448,16 @@ t.test('without Redis a replica works alone, unless that is forbidden', needsRed
   t.equal(await client.exists('key'), 0)
 })
 
+t.test('a replica that could not ask Redis has nothing to give back', needsRedis, async (t) => {
+  const { first, optionsOf } = await setUp(t)
+  first.redis.close()
+  await t.rejects(first.redis.run(() => first.redis.client.ping()))
+  await t.rejects(first.run('key', notCalled, optionsOf({ mayRunAlone: false })), {
+    code: 'state-unavailable',
+  })
+  await inTime(first.settled(), 'the replica to be done')
+})
+
 t.test('a result that Redis could not take is written when it is back', needsRedis, async (t) => {
   const { first, second, client, optionsOf, leased, passUntil } = await setUp(t, () => startRedis(t))
   const keep = optionsOf({ lifetimeMs: () => 60_000 })
@@ -443,6 +470,7 @@ t.test('a result that Redis could not take is written when it is back', needsRed
   await client.config('SET', 'maxmemory', '0')
   await passUntil(async () => (await client.get('key'))?.startsWith('S') === true, 'the result in Redis')
   t.match(await second.run('key', notCalled, keep), { origin: 'stored', value: { text: 'first' } })
+  await inTime(first.settled(), 'the replica to be done')
 })
 
 t.test('a result that Redis does not take until the lease ends is given up', needsRedis, async (t) => {
@@ -451,9 +479,10 @@ t.test('a result that Redis does not take until the lease ends is given up', nee
     [6_299, false],
     [6_300, true],
   ] as const) {
-    const { first, optionsOf, leased, pass } = await setUp(t)
+    const { first, optionsOf, leased, pass, clock } = await setUp(t)
     const { work, end } = controlledWork()
-    const own = first.run('key', work, optionsOf({ lifetimeMs: () => 60_000 }))
+    const deadlineMs = clock.monotonicNow() + 5_000
+    const own = first.run('key', work, optionsOf({ deadlineMs, lifetimeMs: () => 60_000 }))
     await leased()
     first.redis.close()
     await t.rejects(first.redis.run(() => first.redis.client.ping()))
@@ -529,4 +558,26 @@ t.test('a lease that was written too late is given back', needsRedis, async (t) 
     { origin: 'own' },
     'the key is free: nothing was sent under it',
   )
+})
+
+t.test('a replica that waits for such a lease takes it over', needsRedis, async (t) => {
+  const { replica, second, server, optionsOf, leased, look, pass, passUntil, client } = await setUp(t, () =>
+    startRedis(t),
+  )
+  const impatient = await replica({ commandTimeoutMs: 50 })
+  server.freeze()
+  const refused = t.rejects(impatient.run('key', notCalled, optionsOf({ mayRunAlone: false })), {
+    code: 'state-unavailable',
+  })
+  await pass(50)
+  await refused
+  server.thaw()
+  await leased()
+  const waiting = second.run('key', work('second'), optionsOf({ lifetimeMs: () => 60_000 }))
+  await look()
+  await passUntil(
+    async () => (await client.get('key'))?.startsWith('S') === true,
+    'the result of the second one',
+  )
+  t.strictSame(await waiting, { origin: 'own', value: { text: 'second' } })
 })
