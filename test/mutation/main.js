@@ -2,6 +2,8 @@ import { Stryker } from '@stryker-mutator/core'
 import { folders } from './folders.js'
 import { strykerOptions } from './stryker.config.js'
 
+// Without this, tests whose program is missing are skipped, and then mutants survive.
+process.env.CI = 'true'
 // A mutant often removes what a test waits for. Then the test fails after this time,
 process.env.TEST_WAIT_MS = '3000'
 // and if it hangs, its process ends after this time, in seconds, also if Stryker has given it up.
