@@ -20,6 +20,7 @@ t.test('the company of the token', async (t) => {
     ['percent-encoded', ['acme', 'GB:1/2 ž'], 'GB%3A1%2F2%20%C5%BE', 'GB:1/2 ž'],
     ['as UTF-8, as Node reads it', ['acme', 'Łódź'], Buffer.from('Łódź').toString('latin1'), 'Łódź'],
     ['as Latin-1', ['acme', 'é'], 'é', 'é'],
+    ['that is neither UTF-8 nor encoded', ['acme', 'é%'], 'é%', 'é%'],
     ['with a percent sign of its own', ['acme', '100%'], '100%', '100%'],
     ['that looks encoded', ['acme', 'a%2Fb'], 'a%252Fb', 'a%2Fb'],
   ]
@@ -51,11 +52,29 @@ t.test('no company that the token does not name', async (t) => {
     ['in another case', 'acme', 'ACME', 'company-not-listed'],
     ['two by one spelling', ['a/b', 'a%2Fb'], 'a%2Fb', 'company-not-listed'],
     ['another number', 5, '5.0', 'company-not-listed'],
+    ['bytes that are not UTF-8', ['acme', '\ufffd'], '\u00e9', 'company-not-listed'],
+    ['a byte order mark before it', 'acme', '\u00ef\u00bb\u00bfacme', 'company-not-listed'],
   ]
   for (const [name, company_id, requested, reason] of rows) {
     const expected = { code: 'company-not-allowed', options: { diagnosis: { reason } } }
     t.throws(() => resolve({ ...claims, company_id }, requested), expected, name)
   }
+})
+
+t.test('a refusal names the claim that was read, or the scopes', async (t) => {
+  const resolve = createCallerResolver({ userClaim: 'uid', companyClaim: '/tenant/id', requiredScope: 'kyb' })
+  const diagnosisOf = (claims: JWTPayload) => {
+    try {
+      resolve(claims)
+    } catch (error) {
+      return (error as { options?: { diagnosis?: unknown } }).options?.diagnosis
+    }
+    return undefined
+  }
+  t.strictSame(diagnosisOf({ scope: 'kyb' }), { reason: 'user-claim', claim: 'uid' })
+  t.strictSame(diagnosisOf({ scope: 'kyb', uid: 'u-1' }), { reason: 'no-company', claim: '/tenant/id' })
+  t.strictSame(diagnosisOf({ scope: 'a b' }), { expected: 'kyb', received: 'a, b' })
+  t.strictSame(diagnosisOf({}), { expected: 'kyb', received: '' })
 })
 
 t.test('a caller of several companies who picks none gets the list', async (t) => {
@@ -134,6 +153,7 @@ t.test('the user by another claim', async (t) => {
   for (const name of ['uid', 'constructor', '__proto__', '/constructor/name', '/profile/id']) {
     const expected = { code: 'invalid-token', options: { diagnosis: { reason: 'user-claim' } } }
     t.throws(() => read(name, {}), expected, name)
+    t.throws(() => read(name, { profile: null }), expected, name)
   }
 })
 
@@ -195,5 +215,7 @@ t.test('a required scope', async (t) => {
       JSON.stringify(scopes),
     )
   }
-  t.equal(createCallerResolver(defaults)({ ...claims, scope: 5 }).companyId, 'acme', 'none is required')
+  for (const scopes of [{ scope: 5 }, { scope: 'a', scp: 'b' }]) {
+    t.equal(createCallerResolver(defaults)({ ...claims, ...scopes }).companyId, 'acme', 'none is required')
+  }
 })

@@ -91,6 +91,11 @@ t.test('two keys with one id', async (t) => {
   }
   t.strictSame((await lint(rsa, named(ec))).keys, [rsa, named(ec)], 'the algorithm tells them apart')
   t.strictSame((await lint(rsa, rsa)).keys, [rsa], 'the same key twice')
+  t.strictSame(
+    (await lint({ ...rsa, alg: undefined }, ed, otherRsa)).keys,
+    [ed],
+    'one shared algorithm is enough',
+  )
   const { keys, ignored } = await lint(rsa, ed, otherRsa)
   t.strictSame(keys, [ed], 'a token could mean either, so it means neither')
   t.strictSame(ignored, [

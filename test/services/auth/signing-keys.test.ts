@@ -139,8 +139,9 @@ t.test('a machine that was suspended has old keys: one of its clocks has stood s
 })
 
 t.test('keys are fetched before they are old, also without requests', async (t) => {
-  const { keys, provider, verify, skip } = setUp([first.publicJwk])
+  const { keys, provider, verify, skip, pass } = setUp([first.publicJwk])
   keys.refreshIfDue()
+  t.equal(provider.fetches, 1)
   await verify(firstToken)
   skip(4 * minute - 1)
   keys.refreshIfDue()
@@ -149,8 +150,18 @@ t.test('keys are fetched before they are old, also without requests', async (t) 
   skip(1)
   keys.refreshIfDue()
   keys.refreshIfDue()
-  await keys.refetch(1)
   t.equal(provider.fetches, 2)
+  await pass(0)
+  await verify(firstToken)
+  t.equal(provider.fetches, 2)
+})
+
+t.test('a probe does not wait for newer keys while the old ones can be used', async (t) => {
+  const { keys, provider, verify, skip } = setUp([first.publicJwk])
+  await verify(firstToken)
+  skip(10 * minute)
+  t.equal(await keys.isReady(), true)
+  t.equal(provider.fetches, 1)
 })
 
 t.test('without any keys it is not the token that is at fault', async (t) => {
@@ -420,6 +431,23 @@ t.test('while fetches fail, an unknown key is not the fault of the token', async
   skip(aSecond)
   await t.rejects(resolve('x'), unavailable)
   t.equal(provider.fetches, 3)
+})
+
+t.test('during the back-off no unknown key waits for its turn to fetch', async (t) => {
+  const { resolve, keys, exhaust, fail, pass, provider } = setUp([first.publicJwk])
+  await keys.refreshIfStale()
+  await exhaust()
+  fail()
+  const failing = t.rejects(resolve('x'), unavailable)
+  await pass(aSecond)
+  await failing
+  t.equal(provider.fetches, 7)
+  let error: unknown
+  resolve('y').catch((refusal) => {
+    error = refusal
+  })
+  await pass(0)
+  t.match(error, unavailable)
 })
 
 t.test('a key that was withdrawn is not known to be gone while fetches fail', async (t) => {
