@@ -20,8 +20,8 @@ export const strykerOptions = (folder, tests) => ({
   testRunner: 'tap',
   plugins: ['@stryker-mutator/tap-runner'],
   tap: { testFiles: tests.map((name) => `mutation/${name}.test.js`) },
-  // Beside one and a half times what the tests need. Then a mutant that hangs counts as killed.
-  timeoutMS: 3_000,
+  // In addition to what the tests need. After that a mutant counts as killed, so a busy machine must not get there.
+  timeoutMS: 10_000,
   coverageAnalysis: 'perTest',
   // Tests start servers, and a small machine has two cores.
   concurrency: 1,
