@@ -30,6 +30,10 @@ export async function startRedis(
     const child = spawn('redis-server', [...configFile, ...args, ...settings(String(port))], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
+    // For a process that ends before its teardown. A frozen Redis would outlive it.
+    const kill = () => child.kill('SIGKILL')
+    process.once('exit', kill)
+    child.once('exit', () => process.off('exit', kill))
     let output = ''
     child.stdout.setEncoding('utf8').on('data', (text) => {
       output += text
