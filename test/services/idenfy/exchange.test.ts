@@ -16,6 +16,7 @@ function begin(options: { isAbandoned?: () => boolean; standsStill?: boolean } =
     {
       deadlineMs: beginMs + 3_000,
       sendBeforeMs: beginMs + 1_000,
+      wallDeadlineMs: virtual.clock.now() + 5_000,
       clock: { ...virtual.clock, monotonicNow },
       isAbandoned: options.isAbandoned ?? (() => false),
       onFailure: (cause, isSent) => Object.assign(cause, { isSent }),
@@ -86,6 +87,26 @@ t.test('a process that was stopped meanwhile sends nothing too late', async (t) 
     }
   }
 })
+
+t.test(
+  'a machine that was suspended, whose monotonic clock stood still, sends nothing too late',
+  async (t) => {
+    for (const [suspendedMs, isSent] of [
+      [4_999, true],
+      [5_000, false],
+    ] as const) {
+      const { request, result, clock, setWallClock } = begin()
+      setWallClock(clock.now() + suspendedMs)
+      request.begin()
+      if (isSent) {
+        request.respond(201)
+        t.match(await result, { status: 201 })
+      } else {
+        await t.rejects(result, late(false))
+      }
+    }
+  },
+)
 
 t.test('a request whose clients have gone is not sent', async (t) => {
   const { request, result, pendingTimers } = begin({ isAbandoned: () => true })

@@ -57,6 +57,7 @@ function setUp(...scripts: ((request: DispatchedRequest) => void)[]) {
       { tokenType: 'FORM', clientId: 'acme' },
       {
         deadlineMs: clock.monotonicNow() + 8_000,
+        wallDeadlineMs: clock.now() + 10_000,
         isAbandoned: () => false,
         admit: async () => {},
         log: { warn: (...line: unknown[]) => lines.push(line) } as never,
@@ -385,7 +386,13 @@ t.test('retries are spread over a tenth of a second', async (t) => {
     })
     const result = client.createKybToken(
       { tokenType: 'FORM', clientId: 'acme' },
-      { deadlineMs: begin + 8_000, isAbandoned: () => false, admit: async () => {}, log: { warn: () => {} } },
+      {
+        deadlineMs: begin + 8_000,
+        wallDeadlineMs: clock.now() + 10_000,
+        isAbandoned: () => false,
+        admit: async () => {},
+        log: { warn: () => {} },
+      },
     )
     await pass(100)
     await result

@@ -113,6 +113,41 @@ t.test('half of twenty calls open the circuit', async (t) => {
   t.equal(mostlyUp.breaker.isOpen(), false, 'nor is less than half')
 })
 
+t.test('calls that began before the last success began do not open the circuit', async (t) => {
+  const { breaker, begin, succeed, down, skip, repeat } = setUp()
+  const hanging = Array.from({ length: 5 }, begin)
+  skip(1)
+  await succeed()
+  for (const call of hanging) {
+    call.fail('down')
+    await call.result.catch(() => {})
+  }
+  t.equal(breaker.isOpen(), false)
+  await repeat(4, down)
+  t.equal(breaker.isOpen(), false)
+  await down()
+  t.equal(breaker.isOpen(), true)
+})
+
+t.test('a slow success that began early does not hide the outages of later calls', async (t) => {
+  const { breaker, begin, succeed, down, skip, repeat } = setUp()
+  const slow = begin()
+  skip(1)
+  await succeed()
+  const hanging = Array.from({ length: 5 }, begin)
+  slow.end()
+  await slow.result
+  for (const call of hanging) {
+    call.fail('down')
+    await call.result.catch(() => {})
+  }
+  t.equal(breaker.isOpen(), true, 'they began when the later success did')
+  skip(5_000)
+  await succeed()
+  await repeat(4, down)
+  t.equal(breaker.isOpen(), false)
+})
+
 t.test('a good call does not open the circuit, whatever came before', async (t) => {
   const { breaker, down, succeed, repeat } = setUp()
   await repeat(3, async () => {
