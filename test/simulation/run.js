@@ -1,0 +1,57 @@
+// Builds the simulation and runs it, see `--help`. With `--revert <name>` it first takes back a fix of the service: the
+// simulation must find the defect again.
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const args = process.argv.slice(2)
+const at = args.indexOf('--revert')
+const [, name] = at < 0 ? [] : args.splice(at, 2)
+
+/** Changes the source text of the service while it is built. */
+function takeBack(edits) {
+  return {
+    name: 'take-back',
+    setup({ onLoad }) {
+      onLoad({ filter: /\/src\/.*\.ts$/ }, ({ path }) => {
+        const ofFile = edits.filter(({ file }) => path.endsWith(`/${file}`))
+        if (ofFile.length === 0) return undefined
+        let contents = readFileSync(path, 'utf8')
+        for (const { find, replace } of ofFile) {
+          const parts = contents.split(find)
+          if (parts.length !== 2)
+            throw new Error(`${path} has "${find}" ${parts.length - 1} times, and not once`)
+          contents = parts.join(replace)
+        }
+        return { contents, loader: 'ts' }
+      })
+    },
+  }
+}
+
+function editsOf(name) {
+  const all = JSON.parse(readFileSync(new URL('reverted-fixes.json', import.meta.url), 'utf8'))
+  const found = all.find((fix) => fix.name === name)
+  if (!found) throw new Error(`no such fix: ${name}. Known are ${all.map((fix) => fix.name).join(', ')}`)
+  return found.edits
+}
+
+const outfile = `${root}dist-simulation/${name ?? 'main'}.js`
+await build({
+  entryPoints: [`${root}test/simulation/main.ts`],
+  outfile,
+  bundle: true,
+  packages: 'external',
+  platform: 'node',
+  target: 'node20',
+  format: 'esm',
+  sourcemap: true,
+  logLevel: 'warning',
+  plugins: name === undefined ? [] : [takeBack(editsOf(name))],
+})
+const { status } = spawnSync(process.execPath, ['--enable-source-maps', outfile, ...args], {
+  stdio: 'inherit',
+})
+process.exitCode = status ?? 1
