@@ -38,13 +38,15 @@ export const publishScript = `
   return 1`
 
 type Outcome<T> = { readonly value: T } | { readonly failure: Failure } | { readonly abandoned: true }
+/** With the owner of the lease that it ended. Older versions of this service did not write the owner. */
+type Written<T> = Outcome<T> & { readonly owner?: string }
 type Failure = { readonly code: ProblemCode } & Pick<ProblemOptions, 'retryAfterSeconds'>
 
 /** One attempt of this replica to take a key. */
 interface Claim {
   readonly key: string
   readonly owner: string
-  /** What the lease takes the place of, and when that would end. */
+  /** What the lease replaced, and when that would have expired. */
   replaced?: { readonly text: string; readonly endsAtMs: number }
 }
 
@@ -71,15 +73,15 @@ export function createRedisSingleFlight<T>({
   const evaluate = (script: string, key: string, ...args: (string | number)[]) =>
     redis.run(() => redis.client.eval(script, 1, key, ...args))
 
-  const encrypt = (key: string, outcome: Outcome<T>): string => cipher().encrypt(JSON.stringify(outcome), key)
-  const decrypt = (key: string, ciphertext: string): Outcome<T> | undefined => {
+  const encrypt = (key: string, outcome: Written<T>): string => cipher().encrypt(JSON.stringify(outcome), key)
+  const decrypt = (key: string, ciphertext: string): Written<T> | undefined => {
     const text = cipher().decrypt(ciphertext, key)
     return text === undefined ? undefined : JSON.parse(text)
   }
 
   async function publish({ key, owner }: Claim, outcome: Outcome<T>, lifetimeMs: number): Promise<void> {
     const [kind, ttlMs] = lifetimeMs > 0 ? ['S', lifetimeMs] : ['E', endedMs]
-    await evaluate(publishScript, key, owner, kind + encrypt(key, outcome), Math.ceil(ttlMs))
+    await evaluate(publishScript, key, owner, kind + encrypt(key, { ...outcome, owner }), Math.ceil(ttlMs))
   }
 
   /** Ends a lease under which nothing was opened. What it took the place of is valid again: an outcome may be unknown. */
@@ -120,7 +122,7 @@ export function createRedisSingleFlight<T>({
     await inTime(clock, isPublished, deadlineMs - clock.monotonicNow(), undefined)
   }
 
-  /** @returns the result of the lease's owner; undefined if the owner abandoned the work and the key is free */
+  /** @returns the result of the lease's owner; undefined if the key has something else by now, or is free */
   async function waitForOwner(
     key: string,
     lease: string,
@@ -128,28 +130,25 @@ export function createRedisSingleFlight<T>({
     options: RunOptions<T>,
   ): Promise<SharedResult<T> | undefined> {
     const shared = (value: T): SharedResult<T> => ({ origin: 'shared', value })
-    let currentLease = lease
-    let leaseEndsAtMs = clock.monotonicNow() + leaseMs
+    const leaseEndsAtMs = clock.monotonicNow() + leaseMs
     for (;;) {
       await sleep(clock, Math.min(pollMs, Math.max(options.deadlineMs - clock.monotonicNow(), 0)))
       if (options.isAbandoned()) throw new Abandoned()
       if (clock.monotonicNow() >= options.deadlineMs) return shared(options.unknownResult('late'))
       // While Redis is unavailable the owner may still be working.
-      const reading = redis.run(() => redis.client.get(key)).catch(() => currentLease)
-      const current = await inTime(clock, reading, options.deadlineMs - clock.monotonicNow(), currentLease)
-      if (current === currentLease) {
+      const reading = redis.run(() => redis.client.get(key)).catch(() => lease)
+      const current = await inTime(clock, reading, options.deadlineMs - clock.monotonicNow(), lease)
+      if (current === lease) {
         if (clock.monotonicNow() >= leaseEndsAtMs) return shared(options.unknownResult('owner-lost'))
-      } else if (current?.startsWith('L')) {
-        // The first owner abandoned the work, and another replica took the key between two polls.
-        currentLease = current
-        leaseEndsAtMs = Number.POSITIVE_INFINITY
-      } else {
-        const outcome = current === null ? undefined : decrypt(key, current.slice(1))
-        if (!outcome) return shared(options.unknownResult('owner-lost'))
-        if ('abandoned' in outcome) return undefined
-        if ('failure' in outcome) throw problemOf(outcome.failure)
-        return shared(outcome.value)
+        continue
       }
+      // The owner opened nothing, and another replica took the key between two polls, or an older lease is back.
+      if (current?.startsWith('L')) return undefined
+      const outcome = current === null ? undefined : decrypt(key, current.slice(1))
+      if (!outcome) return shared(options.unknownResult('owner-lost'))
+      if ('abandoned' in outcome || isOfOther(outcome, lease)) return undefined
+      if ('failure' in outcome) throw problemOf(outcome.failure)
+      return shared(outcome.value)
     }
   }
 
@@ -221,6 +220,11 @@ export function createRedisSingleFlight<T>({
       await inTime(clock, all, lastTriesMs, undefined)
     },
   }
+}
+
+/** Whether it ended an older lease: the owner of this lease opened nothing, and has put it back. */
+function isOfOther({ owner }: { readonly owner?: string }, lease: string): boolean {
+  return owner !== undefined && lease !== `L${owner}`
 }
 
 function conflict(leaseLeftMs: number): Problem {

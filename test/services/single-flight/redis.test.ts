@@ -157,26 +157,47 @@ t.test('a result is kept for its lifetime, for all replicas', needsRedis, async 
   }
 })
 
-t.test(
-  'a kept result is replaced when it is too old for a request, or not accepted',
-  needsRedis,
-  async (t) => {
-    for (const mode of ['share', 'once'] as const) {
-      const { first, second, optionsOf } = await setUp(t)
-      const keep = optionsOf({ mode, lifetimeMs: () => 60_000 })
-      await first.run('key', work('first'), keep)
-      const tooOld = optionsOf({ mode, lifetimeMs: ({ text }) => (text === 'first' ? 0 : 60_000) })
-      t.match(await second.run('key', work('second'), tooOld), { origin: 'own', value: { text: 'second' } })
-      const notAccepted = optionsOf({
-        mode,
-        lifetimeMs: () => 60_000,
-        accepts: ({ text }) => text !== 'second',
-      })
-      t.match(await first.run('key', work('third'), notAccepted), { origin: 'own', value: { text: 'third' } })
-      t.match(await second.run('key', notCalled, keep), { origin: 'stored', value: { text: 'third' } })
-    }
-  },
-)
+t.test('a kept result is replaced only if a request does not accept it', needsRedis, async (t) => {
+  for (const mode of ['share', 'once'] as const) {
+    const { first, second, optionsOf } = await setUp(t)
+    const keep = optionsOf({ mode, lifetimeMs: () => 60_000 })
+    await first.run('key', work('first'), keep)
+    const byAWrongClock = optionsOf({ mode, lifetimeMs: () => 0 })
+    t.match(await second.run('key', notCalled, byAWrongClock), { origin: 'stored', value: { text: 'first' } })
+    const notAccepted = optionsOf({
+      mode,
+      lifetimeMs: () => 60_000,
+      accepts: ({ text }) => text !== 'first',
+    })
+    t.match(await second.run('key', work('second'), notAccepted), {
+      origin: 'own',
+      value: { text: 'second' },
+    })
+    t.match(await first.run('key', notCalled, keep), { origin: 'stored', value: { text: 'second' } })
+  }
+})
+
+t.test('what a lease replaced is there again when nothing was done under it', needsRedis, async (t) => {
+  for (const error of [new Abandoned(), new Problem('provider-unavailable')]) {
+    const { first, second, optionsOf, leased, look, resultOf } = await setUp(t)
+    const keep = optionsOf({ lifetimeMs: () => 60_000 })
+    await first.run('key', work('unknown'), keep)
+    const newDecision = optionsOf({ lifetimeMs: () => 60_000, accepts: ({ text }) => text !== 'unknown' })
+    const { work: slowWork, fail } = controlledWork()
+    const own = t.rejects(first.run('key', slowWork, newDecision), error)
+    await leased()
+    const waiting = second.run('key', work('second'), newDecision)
+    await look(2)
+    fail(error)
+    await own
+    t.match(await first.run('key', notCalled, keep), { value: { text: /unknown|second/ } })
+    t.match(
+      await resultOf(waiting),
+      { value: { text: 'second' } },
+      'it does not share what it does not accept',
+    )
+  }
+})
 
 t.test(
   'a result that is not kept is there for replicas that wait, and for no later request',
