@@ -18,7 +18,8 @@ export interface Clock {
 export const systemClock: Clock = {
   now: Date.now,
   monotonicNow: () => performance.now(),
-  setTimeout: (callback, delayMs) => setTimeout(callback, delayMs),
+  // Node warns of a negative delay.
+  setTimeout: (callback, delayMs) => setTimeout(callback, Math.max(delayMs, 0)),
   clearTimeout: (timer) => clearTimeout(timer as NodeJS.Timeout | undefined),
   setImmediate: (callback) => void setImmediate(callback),
 }

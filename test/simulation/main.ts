@@ -121,14 +121,14 @@ async function main(): Promise<boolean> {
   }
   if (values.scenario !== undefined) return (await replay(JSON.parse(values.scenario))) === undefined
   if (values.seed !== undefined) return replaySeed(Number(values.seed))
-  const from = Number(values.from)
+  const [from, seeds, minutes] = [values.from, values.seeds, values.minutes].map(Number) as [
+    number,
+    number,
+    number,
+  ]
+  if (![from, seeds, minutes].every((value) => value >= 0)) throw new Error('needs numbers: see --help')
   const begin = performance.now()
-  const { broken, done } = await runSeeds(
-    from,
-    Number(values.seeds),
-    Number(values.minutes),
-    values['until-broken'],
-  )
+  const { broken, done } = await runSeeds(from, seeds, minutes, values['until-broken'])
   const seconds = ((performance.now() - begin) / 1000).toFixed(1)
   print(`${done} seeds from ${from} in ${seconds} s, ${broken.length} break a rule`)
   printSummary(broken)

@@ -149,7 +149,7 @@ export function createRedisModel({ now }: { readonly now: () => number }) {
       let hasLost = false
       for (let last = log.at(-1); last && last.atMs >= now() - lastMs; last = log.at(-1)) {
         log.pop()
-        hasLost ||= last.key.startsWith(stateKeyPrefix) && !/:(rate:)?probe/.test(last.key)
+        hasLost ||= last.key.startsWith(stateKeyPrefix) && !/:(rate:|probe)/.test(last.key)
         if (last.before) entries.set(last.key, last.before)
         else entries.delete(last.key)
       }

@@ -136,8 +136,9 @@ function checkSecondPost(world: World, post: PostRecord, other: PostRecord): voi
       describe('whose lease has not ended')
     return
   }
-  /** Until then no other instance can know the result, if it could not be stored. */
-  const blockedMs = isSameInstance ? Number.POSITIVE_INFINITY : leaseEndMs(world, other) - world.time.now()
+  // A result that could not be stored is not known to others. Its lease stops them until it ends.
+  const isStored = isSameInstance || !world.redis?.hadTroubleSince(other.request.beganAtMs)
+  const blockedMs = isStored ? Number.POSITIVE_INFINITY : leaseEndMs(world, other) - world.time.now()
   if (settled.outcome === 'unknown') {
     if (request.idempotencyKey === undefined && ageMs < unknownOutcomeMs - toleranceMs && blockedMs > 0)
       describe('whose outcome is unknown')
@@ -308,8 +309,27 @@ function checkKeys(world: World, request: RequestRecord, response: Response): vo
   if (reason === 'issued-in-future' && isBehind) return
   const publishedAtMs = world.provider.publishedAtMs(signedWith)
   const isNew = publishedAtMs === undefined || nowMs - publishedAtMs < 5_000
-  if (reason === 'unknown-key' && (isNew || instance.lastContinuedAtMs > publishedAtMs)) return
+  const hasJustContinued = nowMs - instance.lastContinuedAtMs < 5_000
+  if (reason === 'unknown-key' && (isNew || hasJustContinued)) return
   broken('could not check is 503', `${request.id} got 401 (${reason}) with key ${signedWith}`)
+}
+
+/** Called at the end: every request has a response, and every verification belongs to a POST that may have opened it. */
+export function checkHistory({ history, idenfy }: World): void {
+  for (const { id, instance, endedAtMs } of history.requests) {
+    if (endedAtMs === undefined && instance.process.isAlive()) broken('one deadline', `${id} has no response`)
+  }
+  const opened = new Map<string, number>()
+  for (const { externalRef } of idenfy.opened.values()) {
+    opened.set(externalRef, (opened.get(externalRef) ?? 0) + 1)
+  }
+  for (const { request, settled } of history.posts) {
+    if (settled?.outcome !== 'not-created') opened.set(request.id, (opened.get(request.id) ?? 0) - 1)
+  }
+  for (const [id, count] of opened) {
+    if (count > 0)
+      broken('one click, one verification', `${id} opened a verification that is said not to exist`)
+  }
 }
 
 /** Called when the last fault is over and everything had time to recover. */

@@ -9,6 +9,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 const args = process.argv.slice(2)
 const at = args.indexOf('--revert')
 const [, name] = at < 0 ? [] : args.splice(at, 2)
+if (at >= 0 && name === undefined) throw new Error('--revert needs the name of a fix')
 
 /** Changes the source text of the service while it is built. */
 function takeBack(edits) {

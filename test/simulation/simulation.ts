@@ -7,7 +7,7 @@ import { createIdentityProvider, type KeyId, users } from './identity-provider.j
 import { createInstances } from './instances.js'
 import { createNetwork, type MessageFault } from './network.js'
 import { createRedisServer } from './redis-server.js'
-import { checkPost, checkRecovery, checkResponse, RuleBroken, type World } from './rules.js'
+import { checkHistory, checkPost, checkRecovery, checkResponse, RuleBroken, type World } from './rules.js'
 import { type Click, type Fault, faultsMs, type Moment, type Scenario } from './scenario.js'
 import { createVirtualTime, type Event } from './virtual-time.js'
 
@@ -152,6 +152,7 @@ export async function simulate(scenario: Scenario, timeline?: string[]): Promise
       problem = await findProblem()
     } while (problem !== undefined && failure === undefined && time.now() < endMs)
     failure ??= problem ?? (await findUnsettled())
+    check(() => checkHistory(world))
   }
 
   /** @returns work that has not ended although its clients have their responses */

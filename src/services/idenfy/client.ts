@@ -46,7 +46,10 @@ export interface CallLimits {
   readonly deadlineMs: number
   /** If the request cannot be sent before this moment, it is not sent. */
   readonly sendBeforeMs: number
-  /** After this moment of the wall clock nothing is sent: the machine was suspended, and another replica may have sent it. */
+  /**
+   * When the response must be complete by the wall clock, and some time more. If the clocks have moved apart by more than
+   * that, the machine was suspended, and another replica may send the request: nothing is sent.
+   */
   readonly wallDeadlineMs: number
   /** Whether no client waits for the response any more. */
   readonly isAbandoned: () => boolean

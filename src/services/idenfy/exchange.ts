@@ -18,7 +18,10 @@ export interface ExchangeOptions {
   readonly deadlineMs: number
   /** If the request cannot be sent before this moment, it is not sent. */
   readonly sendBeforeMs: number
-  /** After this moment of the wall clock nothing is sent: the machine was suspended, and another replica may have sent it. */
+  /**
+   * When the response must be complete by the wall clock, and some time more. If the clocks have moved apart by more than
+   * that, the machine was suspended, and another replica may send the request: nothing is sent.
+   */
   readonly wallDeadlineMs: number
   readonly clock: Clock
   /** Whether no client waits for the response any more. Then the request is not sent. A request already sent continues. */
@@ -74,7 +77,8 @@ export function exchange(
     dispatcher.dispatch(request, {
       onRequestStart(controller) {
         // Checks the clocks again: a process that was stopped for a while gets here before its timers.
-        const isLate = clock.monotonicNow() >= sendBeforeMs || clock.now() >= wallDeadlineMs
+        const nowMs = clock.monotonicNow()
+        const isLate = nowMs >= sendBeforeMs || clock.now() + deadlineMs - nowMs > wallDeadlineMs
         if (hasFailed || isLate) controller.abort(new DeadlineExceeded())
         else if (isAbandoned()) controller.abort(new Abandoned())
         else sending = controller

@@ -45,7 +45,10 @@ export interface ResilientClientOptions {
 export interface Call {
   /** When the response must be complete, in milliseconds of the monotonic clock. It includes waiting and a retry. */
   readonly deadlineMs: number
-  /** After this moment of the wall clock nothing is sent: the machine was suspended, and another replica may have sent it. */
+  /**
+   * When the response must be complete by the wall clock, and some time more. If the clocks have moved apart by more than
+   * that, the machine was suspended, and another replica may send the request: nothing is sent.
+   */
   readonly wallDeadlineMs: number
   /** Whether no client waits for the response any more. */
   readonly isAbandoned: () => boolean
@@ -70,7 +73,9 @@ export function createResilientClient(options: ResilientClientOptions) {
     /** Called after every wait. A request that will not be sent must not count against a limit. */
     function check(): void {
       breaker.check()
-      if (monotonicNow() >= sendBeforeMs || now() >= call.wallDeadlineMs) throw noTimeLeft()
+      const nowMs = monotonicNow()
+      const wasSuspended = now() + call.deadlineMs - nowMs > call.wallDeadlineMs
+      if (nowMs >= sendBeforeMs || wasSuspended) throw noTimeLeft()
     }
     check()
     return bulkhead.run(

@@ -5,7 +5,7 @@ import { Abandoned } from '../../problems/abandoned.js'
 import { outcomeOf, type ProblemCode } from '../../problems/catalog.js'
 import { Problem } from '../../problems/problem.js'
 import type { Caller } from '../auth/caller.js'
-import type { ResilientClient } from '../idenfy/resilient-client.js'
+import type { Call, ResilientClient } from '../idenfy/resilient-client.js'
 import type { KybFormToken, KybSession } from '../idenfy/schemas.js'
 import type { RunOptions, SingleFlight } from '../single-flight/single-flight.js'
 import type { ClientIdentity, ClientIdentityMapper } from './client-identity.js'
@@ -39,6 +39,8 @@ export interface TokenIssuerOptions {
   /** Called for every token that is handed out. */
   readonly onIssued: (origin: TokenOrigin) => void
 }
+
+type Deadline = Pick<Call, 'deadlineMs' | 'wallDeadlineMs'>
 
 /** Whether iDenfy was called for this request, for an identical one in flight or before it, or for the same key. */
 export type TokenOrigin = 'minted' | 'shared' | 'replayed' | 'idempotent'
@@ -137,8 +139,7 @@ export function createTokenIssuer(options: TokenIssuerOptions) {
   }
 
   /** @returns the result, with the error of this very request if it made the call: it says more than the result */
-  async function mint(request: IssueRequest, deadlineMs: number) {
-    const wallDeadlineMs = now() + deadlineMs - monotonicNow() + maxClockStepMs
+  async function mint(request: IssueRequest, { deadlineMs, wallDeadlineMs }: Deadline) {
     const { caller, requestedSession, requestId, admit, log } = request
     const session = policy().sessionFor(caller.companyId, requestedSession)
     const identity = identify(caller, requestId)
@@ -169,7 +170,7 @@ export function createTokenIssuer(options: TokenIssuerOptions) {
   }
 
   /** https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/ */
-  async function mintOnce(request: IssueRequest, deadlineMs: number, idempotencyKey: string) {
+  async function mintOnce(request: IssueRequest, deadline: Deadline, idempotencyKey: string) {
     const { caller, requestedSession } = request
     const key = keyOf('idempotency', ...scope, caller.companyId, caller.userId, idempotencyKey)
     const fingerprint = keyOf('request', canonical(requestedSession))
@@ -177,18 +178,18 @@ export function createTokenIssuer(options: TokenIssuerOptions) {
     const { value } = await singleFlight.run(
       key,
       async (isAbandoned) => {
-        own = await mint({ ...request, isAbandoned }, deadlineMs)
+        own = await mint({ ...request, isAbandoned }, deadline)
         return { ...own.value, fingerprint }
       },
-      idempotencyOptions(request, deadlineMs, fingerprint),
+      idempotencyOptions(request, deadline.deadlineMs, fingerprint),
     )
     if (value.fingerprint !== fingerprint) throw new Problem('idempotency-mismatch')
     const origin: TokenOrigin = own ? originOf[own.origin] : 'idempotent'
     return { value, origin, error: own?.error }
   }
 
-  async function mintShared(request: IssueRequest, deadlineMs: number) {
-    const { origin, value, error } = await mint(request, deadlineMs)
+  async function mintShared(request: IssueRequest, deadline: Deadline) {
+    const { origin, value, error } = await mint(request, deadline)
     return { value, origin: originOf[origin], error }
   }
 
@@ -199,10 +200,14 @@ export function createTokenIssuer(options: TokenIssuerOptions) {
      */
     async issue(request: IssueRequest): Promise<{ token: IssuedKybToken; origin: TokenOrigin }> {
       const { idempotencyKey } = request
-      const deadlineMs = monotonicNow() + timeoutMs - request.waitedMs
+      const leftMs = timeoutMs - request.waitedMs
+      const deadline: Deadline = {
+        deadlineMs: monotonicNow() + leftMs,
+        wallDeadlineMs: now() + leftMs + maxClockStepMs,
+      }
       const { value, origin, error } = await (idempotencyKey === undefined
-        ? mintShared(request, deadlineMs)
-        : mintOnce(request, deadlineMs, idempotencyKey))
+        ? mintShared(request, deadline)
+        : mintOnce(request, deadline, idempotencyKey))
       if (isUnknown(value)) throw error ?? sharedFailure(value, origin)
       const remainingMs = lifeMs(value)
       // By the clock of this replica. The clock of the replica that stored it may differ.
