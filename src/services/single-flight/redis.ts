@@ -146,9 +146,10 @@ export function createRedisSingleFlight<T>({
       if (current?.startsWith('L')) return undefined
       const outcome = current === null ? undefined : decrypt(key, current.slice(1))
       if (!outcome) return shared(options.unknownResult('owner-lost'))
-      if ('abandoned' in outcome || isOfOther(outcome, lease)) return undefined
+      if ('abandoned' in outcome) return undefined
       if ('failure' in outcome) throw problemOf(outcome.failure)
-      return shared(outcome.value)
+      const isPutBack = isOfOther(outcome, lease) && !options.accepts(outcome.value)
+      return isPutBack ? undefined : shared(outcome.value)
     }
   }
 
@@ -222,7 +223,7 @@ export function createRedisSingleFlight<T>({
   }
 }
 
-/** Whether it ended an older lease: the owner of this lease opened nothing, and has put it back. */
+/** Whether it ended another lease: the owner of this lease opened nothing, and may have put an older outcome back. */
 function isOfOther({ owner }: { readonly owner?: string }, lease: string): boolean {
   return owner !== undefined && lease !== `L${owner}`
 }
