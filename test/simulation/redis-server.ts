@@ -46,7 +46,6 @@ export function createRedisServer(time: VirtualTime) {
       if (state === 'frozen') waiting.push(run)
       else if (state === 'up') run()
     },
-    disconnectAll: closeAll,
     stop(): void {
       state = 'gone'
       closeAll()

@@ -46,11 +46,8 @@ export interface CallLimits {
   readonly deadlineMs: number
   /** If the request cannot be sent before this moment, it is not sent. */
   readonly sendBeforeMs: number
-  /**
-   * When the response must be complete by the wall clock, and some time more. If the clocks have moved apart by more than
-   * that, the machine was suspended, and another replica may send the request: nothing is sent.
-   */
-  readonly wallDeadlineMs: number
+  /** Whether the machine was suspended since the request came. Another replica may have sent it since: nothing is sent. */
+  readonly wasSuspended: () => boolean
   /** Whether no client waits for the response any more. */
   readonly isAbandoned: () => boolean
   /** The logger of the request, which adds its id to each line. */

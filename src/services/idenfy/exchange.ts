@@ -18,11 +18,8 @@ export interface ExchangeOptions {
   readonly deadlineMs: number
   /** If the request cannot be sent before this moment, it is not sent. */
   readonly sendBeforeMs: number
-  /**
-   * When the response must be complete by the wall clock, and some time more. If the clocks have moved apart by more than
-   * that, the machine was suspended, and another replica may send the request: nothing is sent.
-   */
-  readonly wallDeadlineMs: number
+  /** Whether the machine was suspended since the request came. Another replica may have sent it since: nothing is sent. */
+  readonly wasSuspended: () => boolean
   readonly clock: Clock
   /** Whether no client waits for the response any more. Then the request is not sent. A request already sent continues. */
   readonly isAbandoned: () => boolean
@@ -44,7 +41,7 @@ export interface ExchangeOptions {
 export function exchange(
   dispatcher: Dispatcher,
   request: Dispatcher.DispatchOptions,
-  { deadlineMs, sendBeforeMs, wallDeadlineMs, clock, isAbandoned, onFailure }: ExchangeOptions,
+  { deadlineMs, sendBeforeMs, wasSuspended, clock, isAbandoned, onFailure }: ExchangeOptions,
 ): Promise<HttpResponse> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
@@ -77,8 +74,7 @@ export function exchange(
     dispatcher.dispatch(request, {
       onRequestStart(controller) {
         // Checks the clocks again: a process that was stopped for a while gets here before its timers.
-        const nowMs = clock.monotonicNow()
-        const isLate = nowMs >= sendBeforeMs || clock.now() + deadlineMs - nowMs > wallDeadlineMs
+        const isLate = clock.monotonicNow() >= sendBeforeMs || wasSuspended()
         if (hasFailed || isLate) controller.abort(new DeadlineExceeded())
         else if (isAbandoned()) controller.abort(new Abandoned())
         else sending = controller

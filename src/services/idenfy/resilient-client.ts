@@ -45,11 +45,8 @@ export interface ResilientClientOptions {
 export interface Call {
   /** When the response must be complete, in milliseconds of the monotonic clock. It includes waiting and a retry. */
   readonly deadlineMs: number
-  /**
-   * When the response must be complete by the wall clock, and some time more. If the clocks have moved apart by more than
-   * that, the machine was suspended, and another replica may send the request: nothing is sent.
-   */
-  readonly wallDeadlineMs: number
+  /** Whether the machine was suspended since the request came. Another replica may have sent it since: nothing is sent. */
+  readonly wasSuspended: () => boolean
   /** Whether no client waits for the response any more. */
   readonly isAbandoned: () => boolean
   /** Called once, before a POST is sent. Throws to prevent it. */
@@ -65,7 +62,7 @@ export interface Call {
 export function createResilientClient(options: ResilientClientOptions) {
   const { client, breaker, bulkhead, budget, timeoutMs, clock, onAttempt, onRetry } = options
   const { random = Math.random } = options
-  const { now, monotonicNow } = clock
+  const { monotonicNow } = clock
   const minPostMs = timeoutMs * minPostShare
 
   function attempt(request: KybFormTokenRequest, call: Call): Promise<KybFormToken> {
@@ -73,9 +70,7 @@ export function createResilientClient(options: ResilientClientOptions) {
     /** Called after every wait. A request that will not be sent must not count against a limit. */
     function check(): void {
       breaker.check()
-      const nowMs = monotonicNow()
-      const wasSuspended = now() + call.deadlineMs - nowMs > call.wallDeadlineMs
-      if (nowMs >= sendBeforeMs || wasSuspended) throw noTimeLeft()
+      if (monotonicNow() >= sendBeforeMs || call.wasSuspended()) throw noTimeLeft()
     }
     check()
     return bulkhead.run(

@@ -14,7 +14,10 @@ import type { SessionPolicy } from './session-policy.js'
 /** A token that expires sooner is not handed out again: the user could not open the form in time. */
 const minReplayLifeMs = 30_000
 const maxIdempotencyMs = 60 * 60_000
-/** How far the wall clock may be corrected during a request. A lease lasts that much longer than its request. */
+/**
+ * How far a wall clock may move ahead of the monotonic one during a request. If it moves further, the machine was
+ * suspended. A lease lasts that much longer than its request.
+ */
 const maxClockStepMs = 2_000
 /** Covers the automatic retries of browsers, gateways and service meshes after an unknown outcome. */
 const unknownOutcomeMs = 5_000
@@ -40,7 +43,7 @@ export interface TokenIssuerOptions {
   readonly onIssued: (origin: TokenOrigin) => void
 }
 
-type Deadline = Pick<Call, 'deadlineMs' | 'wallDeadlineMs'>
+type Deadline = Pick<Call, 'deadlineMs' | 'wasSuspended'>
 
 /** Whether iDenfy was called for this request, for an identical one in flight or before it, or for the same key. */
 export type TokenOrigin = 'minted' | 'shared' | 'replayed' | 'idempotent'
@@ -139,7 +142,7 @@ export function createTokenIssuer(options: TokenIssuerOptions) {
   }
 
   /** @returns the result, with the error of this very request if it made the call: it says more than the result */
-  async function mint(request: IssueRequest, { deadlineMs, wallDeadlineMs }: Deadline) {
+  async function mint(request: IssueRequest, deadline: Deadline) {
     const { caller, requestedSession, requestId, admit, log } = request
     const session = policy().sessionFor(caller.companyId, requestedSession)
     const identity = identify(caller, requestId)
@@ -150,13 +153,7 @@ export function createTokenIssuer(options: TokenIssuerOptions) {
       async (isAbandoned) => {
         const body = { tokenType: 'FORM' as const, ...identity, ...session }
         try {
-          const token = await idenfy.createKybToken(body, {
-            deadlineMs,
-            wallDeadlineMs,
-            isAbandoned,
-            admit,
-            log,
-          })
+          const token = await idenfy.createKybToken(body, { ...deadline, isAbandoned, admit, log })
           return { identity, token, mintedAtMs: now() }
         } catch (cause) {
           if (isNotCreated(cause)) throw cause
@@ -164,7 +161,7 @@ export function createTokenIssuer(options: TokenIssuerOptions) {
           return { failure: cause instanceof Problem ? cause.code : 'internal-error' }
         }
       },
-      sessionOptions(request, deadlineMs),
+      sessionOptions(request, deadline.deadlineMs),
     )
     return { ...result, error }
   }
@@ -200,10 +197,10 @@ export function createTokenIssuer(options: TokenIssuerOptions) {
      */
     async issue(request: IssueRequest): Promise<{ token: IssuedKybToken; origin: TokenOrigin }> {
       const { idempotencyKey } = request
-      const leftMs = timeoutMs - request.waitedMs
+      const wallAheadMs = now() - monotonicNow()
       const deadline: Deadline = {
-        deadlineMs: monotonicNow() + leftMs,
-        wallDeadlineMs: now() + leftMs + maxClockStepMs,
+        deadlineMs: monotonicNow() + timeoutMs - request.waitedMs,
+        wasSuspended: () => now() - monotonicNow() - wallAheadMs > maxClockStepMs,
       }
       const { value, origin, error } = await (idempotencyKey === undefined
         ? mintShared(request, deadline)

@@ -136,13 +136,15 @@ export function createRedisConnection(options: RedisConnectionOptions) {
 
   async function tryCommands(): Promise<void> {
     // In upper case, so that ioredis sends them unchanged. It would repeat a `select` and ignore the reply.
-    if (!isUp && credentials.length > 0) await inTime(redis.call('AUTH', ...credentials))
-    if (!isUp && database > 0) await inTime(redis.call('SELECT', database))
-    await inTime(Promise.all([...probeKeys.flatMap(commandsOn), ...slotKeys.map((key) => redis.pttl(key))]))
+    if (!isUp && credentials.length > 0) await withTimeout(redis.call('AUTH', ...credentials))
+    if (!isUp && database > 0) await withTimeout(redis.call('SELECT', database))
+    await withTimeout(
+      Promise.all([...probeKeys.flatMap(commandsOn), ...slotKeys.map((key) => redis.pttl(key))]),
+    )
   }
 
   /** Not ioredis's `commandTimeout`: it gives up on a reply that has arrived and was not read, because this process was busy. */
-  function inTime<T>(command: Promise<T>): Promise<T> {
+  function withTimeout<T>(command: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const giveUp = () => reject(Object.assign(new Error('Redis is late'), { code: 'REDIS_TIMEOUT' }))
       // What has arrived is read between a timer and an immediate.
@@ -194,7 +196,7 @@ export function createRedisConnection(options: RedisConnectionOptions) {
     async run<T>(command: () => Promise<T>): Promise<T> {
       if (!isUp) throw new RedisUnavailable('Redis is down')
       try {
-        const result = await inTime(command())
+        const result = await withTimeout(command())
         hasAnswered = true
         return result
       } catch (error) {

@@ -33,7 +33,7 @@ function setUp(
   const limits = {
     deadlineMs: clock.monotonicNow() + 8_000,
     sendBeforeMs: clock.monotonicNow() + 6_000,
-    wallDeadlineMs: clock.now() + 10_000,
+    wasSuspended: () => false,
     isAbandoned: () => false,
     log,
   }

@@ -293,7 +293,7 @@ t.test('an error that is no problem passes unchanged, and says nothing about iDe
     })
     const call = {
       deadlineMs: systemClock.monotonicNow() + 1000,
-      wallDeadlineMs: Number.POSITIVE_INFINITY,
+      wasSuspended: () => false,
       isAbandoned: () => false,
       admit: async () => {},
       log: { warn: () => t.fail('no line') },
@@ -324,7 +324,7 @@ t.test('a POST for which too little time is left is not sent, and says nothing a
   for (let i = 0; i < 6; i++) {
     const call = {
       deadlineMs: clocks.monotonicNow() + 1000,
-      wallDeadlineMs: Number.POSITIVE_INFINITY,
+      wasSuspended: () => false,
       isAbandoned: () => false,
       // A limit that is counted in a slow Redis.
       admit: async () => pass(0.8),

@@ -57,7 +57,7 @@ function setUp(...scripts: ((request: DispatchedRequest) => void)[]) {
       { tokenType: 'FORM', clientId: 'acme' },
       {
         deadlineMs: clock.monotonicNow() + 8_000,
-        wallDeadlineMs: clock.now() + 10_000,
+        wasSuspended: () => false,
         isAbandoned: () => false,
         admit: async () => {},
         log: { warn: (...line: unknown[]) => lines.push(line) } as never,
@@ -388,7 +388,7 @@ t.test('retries are spread over a tenth of a second', async (t) => {
       { tokenType: 'FORM', clientId: 'acme' },
       {
         deadlineMs: begin + 8_000,
-        wallDeadlineMs: clock.now() + 10_000,
+        wasSuspended: () => false,
         isAbandoned: () => false,
         admit: async () => {},
         log: { warn: () => {} },

@@ -471,3 +471,28 @@ t.test('what a lost replica has sent is not known, and replicas see no more than
   for (const key of keys) t.match(key, /^onboarding-bff:[A-Za-z0-9_-]{43}$/)
   t.equal(new Set(keys).size, 2)
 })
+
+t.test('a machine that is suspended for more than two seconds sends nothing that came before', async (t) => {
+  for (const [suspendedMs, isSent] of [
+    [2 * second, true],
+    [2 * second + 1, false],
+    [-hour, true],
+  ] as const) {
+    for (const moment of ['while it is counted', 'while it connects']) {
+      const { issue, dispatcher, mint, clock, setWallClock } = setUp()
+      const suspend = () => setWallClock(clock.now() + suspendedMs)
+      dispatcher.script = (request) => {
+        if (moment === 'while it connects') suspend()
+        request.begin()
+        if (!request.stoppedBy()) mint(request)
+      }
+      const issued = issue({
+        admit: async () => {
+          if (moment === 'while it is counted') suspend()
+        },
+      })
+      if (isSent) t.match(await issued, { origin: 'minted' }, moment)
+      else await t.rejects(issued, { code: 'provider-unavailable' }, moment)
+    }
+  }
+})

@@ -3,10 +3,7 @@ import { Abandoned } from '../../../src/problems/abandoned.js'
 import { createMemorySingleFlight } from '../../../src/services/single-flight/memory.js'
 import type { RunOptions, SingleFlight } from '../../../src/services/single-flight/single-flight.js'
 import { createVirtualClock } from '../../virtual-clock.js'
-
-interface Result {
-  readonly text: string
-}
+import { controlledWork, notCalled, type Result, work } from './work.js'
 
 function setUp({
   maxStored = 10,
@@ -33,31 +30,6 @@ function setUp({
     }),
   }
 }
-
-/** Work that the test ends. */
-function controlledWork() {
-  let end = (_result: Result) => {}
-  let fail = (_error: unknown) => {}
-  const result = new Promise<Result>((resolve, reject) => {
-    end = resolve
-    fail = reject
-  })
-  const controlled = {
-    begun: 0,
-    isAbandoned: () => false,
-    work: (isAbandoned: () => boolean) => {
-      controlled.begun += 1
-      controlled.isAbandoned = isAbandoned
-      return result
-    },
-    end: (text: string) => end({ text }),
-    fail: (error: unknown) => fail(error),
-  }
-  return controlled
-}
-
-const work = (text: string) => async () => ({ text })
-const notCalled = () => Promise.reject(new Error('this work must not begin'))
 
 t.test('requests with one key share one piece of work, also its error', async (t) => {
   const { singleFlight, optionsOf } = setUp()
