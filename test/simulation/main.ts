@@ -17,6 +17,7 @@ const help = `npm run simulate -- [options]
   --until-broken       stop at the first seed that breaks a rule
   --seed <seed>        replay one seed with a timeline, and make it smaller if it breaks a rule
   --scenario <json>    replay a scenario, as printed by --seed
+  --revert <name>      run the service without one of its fixes; also for a replay of what that has found
 `
 
 interface Broken {
@@ -29,9 +30,9 @@ const print = (text: string) => process.stdout.write(`${text}\n`)
 function runWorker(): void {
   // Stacks take time, and a replay shows them.
   Error.stackTraceLimit = 0
-  parentPort?.on('message', async (from: number) => {
+  parentPort?.on('message', async ({ from, end }: { from: number; end: number }) => {
     const broken: Broken[] = []
-    for (let seed = from; seed < from + chunk; seed++) {
+    for (let seed = from; seed < end; seed++) {
       const message = await brokenBy(scenarioOf(seed))
       if (message !== undefined) broken.push({ seed, message })
     }
@@ -43,6 +44,7 @@ function runWorker(): void {
 async function runSeeds(from: number, count: number, minutes: number, untilBroken: boolean) {
   const endAtMs = performance.now() + minutes * 60_000
   const broken: Broken[] = []
+  const end = from + count
   let next = from
   let done = 0
   const report = setInterval(() => print(`${done} seeds, ${broken.length} break a rule`), reportEveryMs)
@@ -50,19 +52,20 @@ async function runSeeds(from: number, count: number, minutes: number, untilBroke
   function runThread(): Promise<void> {
     const worker = new Worker(new URL(import.meta.url))
     return new Promise((resolve, reject) => {
+      let given = 0
       const give = () => {
-        const isOver =
-          next >= from + count || performance.now() > endAtMs || (untilBroken && broken.length > 0)
+        const isOver = next >= end || performance.now() > endAtMs || (untilBroken && broken.length > 0)
         if (isOver) {
           void worker.terminate().then(() => resolve())
           return
         }
-        worker.postMessage(next)
-        next += chunk
+        given = Math.min(chunk, end - next)
+        worker.postMessage({ from: next, end: next + given })
+        next += given
       }
       worker.on('error', reject).on('message', (found: readonly Broken[]) => {
         broken.push(...found)
-        done += chunk
+        done += given
         give()
       })
       give()
@@ -103,6 +106,11 @@ function printSummary(broken: readonly Broken[]): void {
   }
 }
 
+function wholeNumber(option: string, text: string): number {
+  if (!/^\d{1,10}$/.test(text)) throw new Error(`--${option} needs a whole number`)
+  return Number(text)
+}
+
 async function main(): Promise<boolean> {
   const { values } = parseArgs({
     options: {
@@ -120,20 +128,23 @@ async function main(): Promise<boolean> {
     return true
   }
   if (values.scenario !== undefined) return (await replay(JSON.parse(values.scenario))) === undefined
-  if (values.seed !== undefined) return replaySeed(Number(values.seed))
-  const [from, seeds, minutes] = [values.from, values.seeds, values.minutes].map(Number) as [
-    number,
-    number,
-    number,
-  ]
-  if (![from, seeds, minutes].every((value) => value >= 0)) throw new Error('needs numbers: see --help')
+  if (values.seed !== undefined) return replaySeed(wholeNumber('seed', values.seed))
+  const from = wholeNumber('from', values.from)
+  const seeds = wholeNumber('seeds', values.seeds)
+  const minutes = Number(values.minutes)
+  if (!(minutes > 0)) throw new Error('--minutes needs a number above 0')
   const begin = performance.now()
   const { broken, done } = await runSeeds(from, seeds, minutes, values['until-broken'])
   const seconds = ((performance.now() - begin) / 1000).toFixed(1)
   print(`${done} seeds from ${from} in ${seconds} s, ${broken.length} break a rule`)
   printSummary(broken)
-  return broken.length === 0
+  return broken.length === 0 && done > 0
 }
 
-if (isMainThread) process.exitCode = (await main()) ? 0 : 1
-else runWorker()
+if (isMainThread) {
+  const isGood = await main().catch((error) => {
+    process.stderr.write(`${(error as Error).message}; see --help\n`)
+    return false
+  })
+  process.exitCode = isGood ? 0 : 1
+} else runWorker()

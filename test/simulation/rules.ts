@@ -136,9 +136,11 @@ function checkSecondPost(world: World, post: PostRecord, other: PostRecord): voi
       describe('whose lease has not ended')
     return
   }
-  // A result that could not be stored is not known to others. Its lease stops them until it ends.
+  // A result that could not be stored is not known to others. Its lease stops them: until it ends, and without a key
+  // for five seconds more.
   const isStored = isSameInstance || !world.redis?.hadTroubleSince(other.request.beganAtMs)
-  const blockedMs = isStored ? Number.POSITIVE_INFINITY : leaseEndMs(world, other) - world.time.now()
+  const lostMs = request.idempotencyKey === undefined ? unknownOutcomeMs : 0
+  const blockedMs = isStored ? Number.POSITIVE_INFINITY : leaseEndMs(world, other) + lostMs - world.time.now()
   if (settled.outcome === 'unknown') {
     if (request.idempotencyKey === undefined && ageMs < unknownOutcomeMs - toleranceMs && blockedMs > 0)
       describe('whose outcome is unknown')

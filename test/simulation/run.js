@@ -9,7 +9,12 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 const args = process.argv.slice(2)
 const at = args.indexOf('--revert')
 const [, name] = at < 0 ? [] : args.splice(at, 2)
-if (at >= 0 && name === undefined) throw new Error('--revert needs the name of a fix')
+const fixes = JSON.parse(readFileSync(new URL('reverted-fixes.json', import.meta.url), 'utf8'))
+const fix = fixes.find((fix) => fix.name === name)
+if (at >= 0 && !fix) {
+  process.stderr.write(`--revert needs one of: ${fixes.map((fix) => fix.name).join(', ')}\n`)
+  process.exit(1)
+}
 
 /** Changes the source text of the service while it is built. */
 function takeBack(edits) {
@@ -32,13 +37,6 @@ function takeBack(edits) {
   }
 }
 
-function editsOf(name) {
-  const all = JSON.parse(readFileSync(new URL('reverted-fixes.json', import.meta.url), 'utf8'))
-  const found = all.find((fix) => fix.name === name)
-  if (!found) throw new Error(`no such fix: ${name}. Known are ${all.map((fix) => fix.name).join(', ')}`)
-  return found.edits
-}
-
 const outfile = `${root}dist-simulation/${name ?? 'main'}.js`
 await build({
   entryPoints: [`${root}test/simulation/main.ts`],
@@ -50,7 +48,7 @@ await build({
   format: 'esm',
   sourcemap: true,
   logLevel: 'warning',
-  plugins: name === undefined ? [] : [takeBack(editsOf(name))],
+  plugins: fix ? [takeBack(fix.edits)] : [],
 })
 const { status } = spawnSync(process.execPath, ['--enable-source-maps', outfile, ...args], {
   stdio: 'inherit',
