@@ -85,7 +85,7 @@ const rules: readonly (readonly [of: RegExp, mayImport: RegExp])[] = [
   [/^src\/(clock|server-options|version)\.ts$/, /^$/],
   [
     /^src\/commands\//,
-    /^src\/(services|config|observability|problems)\/|^src\/server-options\.ts$|^src\/plugins\/problem-details\.ts$/,
+    /^src\/(services|config|observability|problems)\/|^src\/(clock|server-options|version)\.ts$|^src\/plugins\/problem-details\.ts$/,
   ],
   // Routes reach services through decorators. They import only their schemas and types: see below.
   [/^src\/routes\//, /^src\/(problems|services)\//],

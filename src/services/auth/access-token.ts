@@ -2,7 +2,7 @@ import type { JWTHeaderParameters, JWTPayload } from 'jose'
 import { Problem } from '../../problems/problem.js'
 
 /** Fits into 16 KiB of headers together with the other fields. */
-const maxLength = 15_000
+export const maxTokenLength = 15_000
 const maxKidLength = 512
 /** Characters of a claim in the log. */
 const maxShown = 200
@@ -11,10 +11,10 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const byteOrderMark = Buffer.from('\ufeff')
 
 /** Header parameters that contain or name keys, change how the token is read, or belong to encryption. */
-const refusedParameters = ['jku', 'jwk', 'x5u', 'x5c', 'crit', 'b64', 'zip', 'cty', 'enc']
+export const refusedParameters = ['jku', 'jwk', 'x5u', 'x5c', 'crit', 'b64', 'zip', 'cty', 'enc']
 
 /** Claims of other tokens of the same provider: ID tokens, logout tokens and sender-constrained tokens. */
-const foreignClaims = ['at_hash', 'c_hash', 's_hash', 'events', 'cnf', 'act']
+export const foreignClaims = ['at_hash', 'c_hash', 's_hash', 'events', 'cnf', 'act']
 
 /** Every reason for which a token is refused, as logged and counted. */
 export const invalidTokenReasons = [
@@ -51,7 +51,7 @@ export type InvalidTokenReason = (typeof invalidTokenReasons)[number]
  * @throws Problem `invalid-token`, whose diagnosis names the reason
  */
 export function checkHeader(token: string, algorithms: readonly string[]): JWTHeaderParameters {
-  if (token.length > maxLength) throw invalidToken('too-long')
+  if (token.length > maxTokenLength) throw invalidToken('too-long')
   const parts = compactForm.exec(token)?.slice(1)
   if (!parts) throw invalidToken('not-compact')
   const decoded = parts.map((part) => Buffer.from(part, 'base64url'))

@@ -25,8 +25,8 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
  * @throws Problem `insufficient-scope`, `invalid-token`, `company-required`, `company-not-allowed`, `identity-not-mappable`
  */
 export function createCallerResolver({ userClaim, companyClaim, requiredScope }: CallerOptions) {
-  const readUser = claimReader(userClaim)
-  const readCompany = claimReader(companyClaim)
+  const readUser = createClaimReader(userClaim)
+  const readCompany = createClaimReader(companyClaim)
 
   return (claims: JWTPayload, requestedCompanyId?: string): Caller => {
     const scopes = scopesOf(claims)
@@ -114,11 +114,12 @@ function isServiceToken({ sub, client_id, azp, gty, idtyp }: JWTPayload): boolea
 }
 
 /** OAuth's `scope` is a space-separated string (RFC 8693). Entra and Okta use `scp`, Okta as an array. */
-function scopesOf(claims: JWTPayload): unknown[] {
+export function scopesOf(claims: JWTPayload): unknown[] {
   return [claims.scope, claims.scp].flatMap((value) => (typeof value === 'string' ? value.split(' ') : value))
 }
 
-function claimReader(name: string): (claims: JWTPayload) => unknown {
+/** Reads a claim by its name, or by a JSON Pointer. */
+export function createClaimReader(name: string): (claims: JWTPayload) => unknown {
   const path = name.startsWith('/')
     ? name
         .slice(1)
