@@ -21,7 +21,8 @@ USER 1000:1000
 
 FROM runtime AS sandbox
 COPY --from=build /app/dist-sandbox ./dist-sandbox
-ENV SANDBOX_HOST=0.0.0.0
+# The ports are published on the machine that runs the container.
+ENV SANDBOX_HOST=0.0.0.0 SANDBOX_URL_HOST=127.0.0.1
 EXPOSE 3000 4010 4011 4012
 CMD ["node", "dist-sandbox/server.js"]
 

@@ -1,8 +1,16 @@
 import closeWithGrace from 'close-with-grace'
 import { buildApp, buildManagementApp } from '../src/app.js'
-import { loadConfig } from '../src/config/load-config.js'
 import { createLogger } from '../src/observability/logger.js'
-import { loadSandboxConfig, type SandboxConfig } from './config.js'
+import {
+  audience,
+  credentials,
+  issuerOf,
+  loadSandboxConfig,
+  loadServiceConfig,
+  originAt,
+  type SandboxConfig,
+  urlHostOf,
+} from './config.js'
 import { buildDemo, type DemoSettings } from './demo-server.js'
 import { buildIdenfySimulator } from './idenfy-simulator.js'
 import { buildIdentityProvider } from './identity-provider.js'
@@ -15,13 +23,11 @@ interface App {
 
 type PortVariable = Extract<keyof SandboxConfig, `SANDBOX_${string}PORT`>
 
-const credentials = { apiKey: 'sandbox-key', apiSecret: 'sandbox-secret' }
-const audience = 'onboarding-bff'
-
 /** Starts everything, or one component for Docker Compose: node dist-sandbox/server.js [COMPONENT] */
 async function main(component = 'all'): Promise<void> {
   const config = loadSandboxConfig()
-  const issuer = `http://localhost:${config.SANDBOX_IDENTITY_PORT}`
+  const issuer = issuerOf(config)
+  const urlHost = urlHostOf(config)
   const listening: App[] = []
   closeWithGrace({ logger: false }, async () => {
     for (const app of listening.reverse()) await app.close()
@@ -32,7 +38,7 @@ async function main(component = 'all'): Promise<void> {
     try {
       const url = await app.listen({ host: config.SANDBOX_HOST, port })
       listening.push(app)
-      return url
+      return originAt(urlHost, url)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
       throw new Error(`Port ${port} is in use; set ${portVariable} to another one`)
@@ -47,9 +53,9 @@ async function main(component = 'all'): Promise<void> {
   }
 
   const defaultSettings: DemoSettings = {
-    serviceUrl: `http://127.0.0.1:${config.SANDBOX_PORT}`,
-    identityUrl: `http://127.0.0.1:${config.SANDBOX_IDENTITY_PORT}`,
-    idenfyUrl: `http://127.0.0.1:${config.SANDBOX_IDENFY_PORT}`,
+    serviceUrl: `http://${urlHost}:${config.SANDBOX_PORT}`,
+    identityUrl: `http://${urlHost}:${config.SANDBOX_IDENTITY_PORT}`,
+    idenfyUrl: `http://${urlHost}:${config.SANDBOX_IDENFY_PORT}`,
   }
 
   const startDemo = (settings = () => defaultSettings) => listen(buildDemo(settings), 'SANDBOX_DEMO_PORT')
@@ -60,19 +66,7 @@ async function main(component = 'all'): Promise<void> {
     // The service needs the origin of the demo page for CORS. The demo page learns the URL of the service later.
     let { serviceUrl } = defaultSettings
     const demoUrl = await startDemo(() => ({ serviceUrl, identityUrl, idenfyUrl }))
-    const serviceConfig = loadConfig({
-      AUTH_ISSUER: issuer,
-      AUTH_AUDIENCE: audience,
-      AUTH_JWKS_URL: `${identityUrl}/.well-known/jwks.json`,
-      IDENFY_API_KEY: credentials.apiKey,
-      IDENFY_API_SECRET: credentials.apiSecret,
-      IDENFY_BASE_URL: idenfyUrl,
-      IDENFY_UI_URL: `${idenfyUrl}/welcome`,
-      IDENFY_ENVIRONMENT: 'sandbox',
-      ALLOW_INSECURE_URLS: 'true',
-      DOCS: 'true',
-      CORS_ORIGINS: [demoUrl, demoUrl.replace('127.0.0.1', 'localhost'), config.SANDBOX_CORS_ORIGINS].join(),
-    })
+    const { serviceConfig, ignored } = loadServiceConfig(config, { idenfyUrl, identityUrl, demoUrl })
     const logger = createLogger(serviceConfig.LOG_LEVEL)
     const app = await buildApp(serviceConfig, { logger })
     serviceUrl = await listen(app, 'SANDBOX_PORT')
@@ -87,7 +81,7 @@ Onboarding BFF sandbox. It never calls iDenfy. Its keys and tokens are lost when
   documentation      ${serviceUrl}/docs
   demo page          ${demoUrl}
 
-Open the demo page in a browser, or create a KYB token as user u-1 of company acme:
+${ignored.length > 0 ? `Ignored, because the sandbox sets them itself: ${ignored.join(', ')}\n\n` : ''}Open the demo page in a browser, or create a KYB token as user u-1 of company acme:
 
   curl -sS -X POST ${serviceUrl}/onboarding/kyb-token \\
     -H "Authorization: Bearer $(curl -sS ${identityUrl}/token \\

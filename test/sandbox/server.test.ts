@@ -1,8 +1,9 @@
 import { execFile, spawnSync } from 'node:child_process'
 import { createServer } from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { listen, send, spawnNode } from '../helper.js'
+import { freePort, listen, send, spawnNode } from '../helper.js'
 
 const entry = 'dist-sandbox/server.js'
 const anyPort = {
@@ -85,6 +86,91 @@ t.test('each part starts alone, as compose starts it', async (t) => {
     t.equal((await send(url + path)).status, status, part)
     child.kill('SIGTERM')
     t.equal(await exited(), 0)
+  }
+})
+
+/** An address of this machine that others in its network reach. */
+const ownAddress = Object.values(networkInterfaces())
+  .flatMap((list = []) => list)
+  .find(({ internal, family }) => !internal && family === 'IPv4')?.address
+
+t.test('every URL follows SANDBOX_HOST', { skip: !ownAddress && 'no network' }, async (t) => {
+  for (const SANDBOX_HOST of [String(ownAddress), '0.0.0.0']) {
+    const { output, waitFor } = spawnNode(t, [entry], { ...environment, SANDBOX_HOST })
+    await waitFor(printedCommand)
+    // Without the log lines, which name every address that a wildcard stands for.
+    const printed = output.stdout.replace(/^\{.*$/gm, '').match(/http:\/\/[^:/\s]+:\d+/g) ?? []
+    t.ok(printed.length > 6)
+    for (const url of printed) t.match(url, `http://${ownAddress}:`)
+    const demo = String(/demo page +(\S+)/.exec(output.stdout)?.[1])
+    const { json: urls } = await send(`${demo}/settings.json`)
+    for (const name of ['serviceUrl', 'identityUrl', 'idenfyUrl'])
+      t.match(urls[name], `http://${ownAddress}:`)
+    const { json } = await send(`${urls.identityUrl}/token`, {
+      method: 'POST',
+      body: '{"userId":"u-1","companyId":"acme"}',
+      headers: { 'content-type': 'application/json' },
+    })
+    const created = await send(`${urls.serviceUrl}/onboarding/kyb-token`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${json.access_token}`, origin: demo },
+    })
+    t.equal(created.headers['access-control-allow-origin'], demo)
+    t.match(created.json.redirectUrl, `${urls.idenfyUrl}/welcome?authToken=`)
+  }
+})
+
+t.test('the service in the sandbox has the settings of the environment', async (t) => {
+  const policy = JSON.stringify({ callerMaySet: { tags: ['vip'] } })
+  const { output, waitFor } = spawnNode(t, [entry], {
+    ...environment,
+    KYB_POLICY_FILE: `${t.testdir({ 'policy.json': policy })}/policy.json`,
+    KYB_EXTERNAL_REF: 'user:{userId}',
+    AUTH_REQUIRED_SCOPE: 'kyb.create',
+    IDENFY_API_KEY: 'real-key',
+  })
+  await waitFor(printedCommand)
+  t.match(output.stdout, '\nIgnored, because the sandbox sets them itself: IDENFY_API_KEY\n')
+  const address = (part: string) => new RegExp(`${part} +(http\\S+)`).exec(output.stdout)?.[1] ?? ''
+  const create = async (scope: string) => {
+    const { json } = await send(`${address('identity provider')}/token`, {
+      method: 'POST',
+      body: JSON.stringify({ userId: 'u-1', companyId: 'acme', scope }),
+      headers: { 'content-type': 'application/json' },
+    })
+    return send(`${address('service')}/onboarding/kyb-token`, {
+      method: 'POST',
+      body: '{"tags":["vip"]}',
+      headers: { authorization: `Bearer ${json.access_token}`, 'content-type': 'application/json' },
+    })
+  }
+  t.match(await create('openid'), { status: 403, json: { code: 'insufficient-scope' } })
+  t.match(await create('kyb.create'), { status: 201, json: { externalRef: 'user:u-1', tags: ['vip'] } })
+})
+
+t.test('explain uses the configuration of the sandbox, and its identity provider', async (t) => {
+  const port = String(await freePort(t))
+  const { waitFor, output } = spawnNode(t, [entry], { ...environment, SANDBOX_IDENTITY_PORT: port })
+  await waitFor(printedCommand)
+  const identity = String(/identity provider +(\S+)/.exec(output.stdout)?.[1])
+  const { json } = await send(`${identity}/token`, {
+    method: 'POST',
+    body: '{"userId":"u-1","companyId":"acme"}',
+    headers: { 'content-type': 'application/json' },
+  })
+  const file = `${t.testdir({ token: json.access_token })}/token`
+  const rows: [string[], RegExp, number][] = [
+    [['--company', 'acme', '--user', 'u-1'], /"externalRef": "u-1"/, 0],
+    [['--token-file', file], /"check":"company","result":"passed".*"externalRef": "u-1"/s, 0],
+    [['--help'], /npm run sandbox:explain -- --token-file FILE/, 0],
+  ]
+  for (const [args, shown, code] of rows) {
+    const explain = spawnNode(t, ['dist-sandbox/explain.js', ...args], {
+      ...environment,
+      SANDBOX_IDENTITY_PORT: port,
+    })
+    t.equal(await explain.exited(), code)
+    t.match(explain.output, { stdout: shown, stderr: '' })
   }
 })
 
