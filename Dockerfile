@@ -27,11 +27,12 @@ EXPOSE 3000 4010 4011 4012
 CMD ["node", "dist-sandbox/server.js"]
 
 FROM runtime AS production
-# A bundle loads twice as fast as hundreds of files. The packages stay for the DOCS pages, their licenses and image scanners.
+# A bundle loads twice as fast as hundreds of files. The packages stay for the pages of DOCS=true, for their licenses and
+# for image scanners.
 COPY --from=build /app/bundle ./dist
 ENV HOST=:: MANAGEMENT_HOST=::
 # Do not publish the management port, 9000. It is only for the orchestrator and the monitoring.
 EXPOSE 3000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["node", "dist/commands/healthcheck.js"]
-# In a container with 256 MB, V8's default young generation is so small that a request costs two to three times the CPU.
+# With V8's default for a container with 256 MB, a request costs two to three times the CPU.
 CMD ["node", "--max-semi-space-size=16", "dist/server.js"]
