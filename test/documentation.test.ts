@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
+import { loadSandboxConfig } from '../sandbox/config.js'
 import { environmentSchema } from '../src/config/environment-schema.js'
 import { problems } from '../src/problems/catalog.js'
 import { redisFailureCauses } from '../src/services/single-flight/redis-failure.js'
@@ -41,7 +42,7 @@ t.test('the configuration table is the schema', async (t) => {
   })
   matchBlock(
     t,
-    'README.md',
+    'docs/configuration.md',
     'configuration',
     `| variable | default | meaning |\n|---|---|---|\n${rows.join('')}`,
   )
@@ -60,16 +61,13 @@ t.test('.env.example names every variable, with its default', async (t) => {
 })
 
 t.test('the error table is the table of problems', async (t) => {
+  const cell = (text: string) => text.replaceAll('|', '\\|')
   const rows = Object.entries(problems).map(
-    ([code, { status, retryable, when }]) =>
-      `| ${status} | \`${code}\` | ${retryable ? 'yes' : 'no'} | ${when.replaceAll('|', '\\|')} |\n`,
+    ([code, { status, retryable, when, advice }]) =>
+      `| ${status} | \`${code}\` | ${retryable ? 'yes' : 'no'} | ${cell(when)} | ${cell(advice)} |\n`,
   )
-  matchBlock(
-    t,
-    'README.md',
-    'errors',
-    `| status | code | retryable | when |\n|---|---|---|---|\n${rows.join('')}`,
-  )
+  const head = '| status | code | retryable | when | what the front-end should do |\n|---|---|---|---|---|\n'
+  matchBlock(t, 'docs/errors.md', 'errors', head + rows.join(''))
 })
 
 t.test('the table of faults names problems that exist', async (t) => {
@@ -134,21 +132,68 @@ t.test('the metrics that documents and rules name exist', async (t) => {
   }
 })
 
+const documents = [
+  ...['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md', 'bench/README.md'],
+  ...readdirSync('docs', { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => join('docs', name)),
+]
+
+/** The anchors of the headings of a document, as GitHub makes them. */
+function anchorsOf(text: string): string[] {
+  return [...text.replace(/^```.*?^```$/gms, '').matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
+    heading
+      .toLowerCase()
+      .replace(/\[([^\]]*)\]\([^)]*\)/g, '$1')
+      .replace(/[^\p{L}\p{N} _-]/gu, '')
+      .replaceAll(' ', '-'),
+  )
+}
+
 t.test('links into the repository lead somewhere', async (t) => {
-  const documents = [
-    'README.md',
-    ...readdirSync('docs', { recursive: true, encoding: 'utf8' })
-      .filter((name) => name.endsWith('.md'))
-      .map((name) => join('docs', name)),
-  ]
   let count = 0
   for (const document of documents) {
-    const links = [...readFileSync(document, 'utf8').matchAll(/\]\((?!https?:|#)([^)#]+)[^)]*\)/g)]
+    const links = [...readFileSync(document, 'utf8').matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)]
     count += links.length
-    for (const [, target = ''] of links) {
-      const path = join(dirname(document), target)
-      t.ok(existsSync(path), `${document}: ${path}`)
+    for (const [link, target = '', anchor] of links) {
+      const path = target === '' ? document : join(dirname(document), target)
+      t.ok(existsSync(path), `${document}: ${link}`)
+      if (anchor !== undefined && path.endsWith('.md'))
+        t.ok(anchorsOf(readFileSync(path, 'utf8')).includes(anchor), `${document}: ${link}`)
     }
   }
-  t.ok(count > 10, `${count} links`)
+  t.ok(count > 100, `${count} links`)
+})
+
+t.test('every document is linked from the README, and the README is short', async (t) => {
+  const readme = readFileSync('README.md', 'utf8')
+  t.ok(Buffer.byteLength(readme) < 10_000, `${Buffer.byteLength(readme)} bytes`)
+  for (const document of documents) {
+    if (/^docs\/[^/]*$/.test(document)) t.match(readme, `](${document}`)
+  }
+})
+
+t.test('lines of documents fit on a screen', async (t) => {
+  for (const document of documents) {
+    const text = readFileSync(document, 'utf8').replace(/^ *```.*?^ *```$/gms, '')
+    // A table row and a line that is one link cannot be broken.
+    const long = text
+      .split('\n')
+      .filter((line) => line.length > 120 && !/^ *(\||<!--)|^\S*\]\(\S*$/.test(line))
+    t.strictSame(long, [], document)
+  }
+})
+
+t.test('the sandbox table names the variables of the sandbox, with their defaults', async (t) => {
+  const [, section = ''] = readFileSync('docs/sandbox.md', 'utf8').split('## Settings\n')
+  const rows = [...section.matchAll(/^\| `(SANDBOX_\w+)` \| `(\w\S*)` \|/gm)].map(([, name, value]) => [
+    name,
+    value,
+  ])
+  const { SANDBOX_HOST, ...defaults } = loadSandboxConfig({})
+  const expected = { ...defaults, SANDBOX_HOST, SANDBOX_URL_HOST: 'SANDBOX_HOST' }
+  t.strictSame(
+    Object.fromEntries(rows),
+    Object.fromEntries(Object.entries(expected).map(([name, value]) => [name, String(value)])),
+  )
 })

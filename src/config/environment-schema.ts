@@ -27,7 +27,7 @@ const secret = (options: { pattern: string; expected: string; description: strin
 
 const url = (options: { description: string; default?: string }) => Type.String(options)
 
-/** Every environment variable of the service. The table in the README is generated from this schema. */
+/** Every environment variable of the service. The table in docs/configuration.md is generated from this schema. */
 export const environmentSchema = Type.Object({
   HOST: Type.String({
     default: '127.0.0.1',

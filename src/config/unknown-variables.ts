@@ -46,7 +46,8 @@ export function unknownVariables(
     const [nearest, edits] = nearestTo(name.toUpperCase(), accepted)
     const isSimilar = nearest.includes('_') && edits <= Math.min(maxTypingErrors, name.length / 4)
     if (!isSimilar && !prefixes.some((prefix) => name.startsWith(prefix))) continue
-    const hint = edits <= name.length / 3 ? `did you mean ${nearest}?` : 'the README lists all variables'
+    const hint =
+      edits <= name.length / 3 ? `did you mean ${nearest}?` : 'docs/configuration.md lists all variables'
     faults.set(shown(name), `is not known; ${hint}`)
   }
   return faults

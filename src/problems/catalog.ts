@@ -15,7 +15,7 @@ export interface ProblemDefinition {
   readonly outcome?: ProviderOutcome
   /** The `WWW-Authenticate` field (RFC 6750, section 3). */
   readonly challenge?: string
-  /** When it occurs, in Markdown: for the README, the OpenAPI document and the problem's page. */
+  /** When it occurs, in Markdown: for docs/errors.md, the OpenAPI document and the problem's page. */
   readonly when: string
   /** What a front-end should do. */
   readonly advice: string

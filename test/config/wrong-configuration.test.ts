@@ -80,10 +80,16 @@ t.test('names', async (t) => {
     known('SHUTDWON_TIMEOUT_MS', 'SHUTDOWN_TIMEOUT_MS'),
     known('auth_issuer', 'AUTH_ISSUER'),
     known('Idenfy_Api_Key_File', 'IDENFY_API_KEY_FILE'),
-    [{ AUTH_CLIENT_SECRET: canary }, 'AUTH_CLIENT_SECRET is not known; the README lists all variables'],
-    [{ REDIS_PASSWORD: canary }, 'REDIS_PASSWORD is not known; the README lists all variables'],
+    [
+      { AUTH_CLIENT_SECRET: canary },
+      'AUTH_CLIENT_SECRET is not known; docs/configuration.md lists all variables',
+    ],
+    [{ REDIS_PASSWORD: canary }, 'REDIS_PASSWORD is not known; docs/configuration.md lists all variables'],
     [{ REDIS_PORT: '6379' }, 'REDIS_PORT is not known; did you mean REDIS_URL?'],
-    [{ [`AUTH_ISSUER:${canary}`]: '1' }, 'AUTH_ISSUER… is not known; the README lists all variables'],
+    [
+      { [`AUTH_ISSUER:${canary}`]: '1' },
+      'AUTH_ISSUER… is not known; docs/configuration.md lists all variables',
+    ],
     [
       { AUTH_ISSUER_FILE: '/x' },
       'AUTH_ISSUER_FILE is not known: only secrets are read from files; set AUTH_ISSUER itself',
