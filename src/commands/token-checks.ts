@@ -139,7 +139,7 @@ function expectationsOf(
       check: 'algorithm',
       setting: 'AUTH_ALGORITHMS',
       expected: `one of ${settings.algorithms.join(', ')}`,
-      received: received(header.alg),
+      received: shown(header.alg),
     },
     {
       check: 'header parameters',
@@ -158,12 +158,12 @@ function expectationsOf(
       expected: requiredClaims.join(', '),
       received: present(requiredClaims, claims),
     },
-    { check: 'issuer', setting: 'AUTH_ISSUER', expected: settings.issuer, received: received(claims.iss) },
+    { check: 'issuer', setting: 'AUTH_ISSUER', expected: settings.issuer, received: shown(claims.iss) },
     {
       check: 'audience',
       setting: 'AUTH_AUDIENCE',
       expected: settings.audience,
-      received: received(claims.aud),
+      received: shown(claims.aud),
     },
     {
       check: 'times',
@@ -203,13 +203,13 @@ function expectationsOf(
       check: 'user',
       setting: 'AUTH_USER_CLAIM',
       expected: `the id of a user in ${userClaim}, and not the token of a service`,
-      received: received(createClaimReader(userClaim)(claims)),
+      received: shown(createClaimReader(userClaim)(claims)),
     },
     {
       check: 'company',
       setting: 'AUTH_COMPANY_CLAIM',
       expected: `one company in ${companyClaim}, or several and one of them in --company`,
-      received: received(createClaimReader(companyClaim)(claims)),
+      received: shown(createClaimReader(companyClaim)(claims)),
     },
   ]
 }
@@ -218,13 +218,10 @@ function kindOf({ token_use: use, typ }: Claims): string {
   return `${use === undefined ? '' : `; token_use ${shown(use)}`}${typ === undefined ? '' : `; typ ${shown(typ)}`}`
 }
 
-/** A value of the token. */
-const received = (value: unknown) => (value === undefined ? 'none' : shown(value))
-
 /** Seconds since the epoch as a date. */
 function dateOf(seconds: unknown): string {
   const date = new Date(Number(seconds) * 1000)
-  return typeof seconds === 'number' && !Number.isNaN(date.getTime()) ? date.toISOString() : received(seconds)
+  return typeof seconds === 'number' && !Number.isNaN(date.getTime()) ? date.toISOString() : shown(seconds)
 }
 
 /** The header (0) or the claims (1), also of a token that is refused. Empty if they cannot be read. */

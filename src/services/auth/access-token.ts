@@ -103,7 +103,7 @@ export function unexpected(
 export function shown(claim: unknown): string {
   const values = Array.isArray(claim) ? claim : [claim]
   const texts = values.map((value) =>
-    ['string', 'number'].includes(typeof value) ? String(value) : typeof value,
+    ['string', 'number'].includes(typeof value) ? String(value) : value === undefined ? 'none' : typeof value,
   )
   return texts.join(', ').slice(0, maxShown)
 }

@@ -178,7 +178,7 @@ t.test('a claim that is missing or wrong is named, with what was expected', asyn
   const { verify, token } = setUp()
   for (const [claims, reason, more] of [
     [{ iss: 'https://other.example' }, 'claim-iss', { expected: issuer, received: 'https://other.example' }],
-    [{ iss: undefined }, 'claim-iss', { expected: issuer, received: 'undefined' }],
+    [{ iss: undefined }, 'claim-iss', { expected: issuer, received: 'none' }],
     [{ aud: ['a', 'b'] }, 'claim-aud', { expected: audience, received: 'a, b' }],
     [{ sub: undefined }, 'claim-sub', {}],
     [{ sub: 5 }, 'claim-sub', {}],

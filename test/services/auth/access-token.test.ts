@@ -132,7 +132,7 @@ t.test('a claim is shown as a short text', async (t) => {
     [['a', 5, 'b'], 'a, 5, b'],
     [true, 'boolean'],
     [null, 'object'],
-    [undefined, 'undefined'],
+    [undefined, 'none'],
     [{ a: 1 }, 'object'],
     [['a', ['b']], 'a, object'],
     [[], ''],
