@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
 import { createTokenSigner } from '../../sandbox/token-signer.js'
+import { runExplain } from '../../src/commands/explain-command.js'
 import { explainToken } from '../../src/commands/explanation.js'
 import type { TokenCheck } from '../../src/commands/token-checks.js'
 import { loadConfig } from '../../src/config/load-config.js'
@@ -15,11 +16,8 @@ const policy = {
 }
 
 /** `explain`, beside the service with the same configuration. */
-async function start(
-  t: Test,
-  { env = {}, files = {} }: { env?: Record<string, string>; files?: Record<string, string> } = {},
-) {
-  const directory = t.testdir({ 'policy.json': JSON.stringify(policy), ...files })
+async function start(t: Test, { env = {} }: { env?: Record<string, string> } = {}) {
+  const directory = t.testdir({ 'policy.json': JSON.stringify(policy) })
   const KYB_POLICY_FILE = `${directory}/policy.json`
   const service = await build(t, { env: { KYB_POLICY_FILE, ...env } })
   const explain = async (...args: string[]) => {
@@ -285,7 +283,7 @@ t.test('a token without a kid that fits several keys is refused as ambiguous', a
 })
 
 t.test('a token file that cannot be used exits with code 2, and shows nothing of it', async (t) => {
-  const { explain, directory } = await start(t, { files: { empty: ' \n', large: 'x'.repeat(70_000) } })
+  const directory = t.testdir({ empty: ' \n', large: 'x'.repeat(70_000) })
   const rows: [string[], RegExp][] = [
     [['--token-file', `${directory}/missing`], /^--token-file cannot be read: ENOENT\./],
     [['--token-file', directory], /^--token-file cannot be read: EISDIR\./],
@@ -294,10 +292,13 @@ t.test('a token file that cannot be used exits with code 2, and shows nothing of
     [['--token-file', `${directory}/empty`, '--user', 'u-1'], /^--user cannot be used with --token-file/],
   ]
   for (const [args, message] of rows) {
-    const { code, stderr } = await explain(...args)
+    const written = t.capture(process.stderr, 'write')
+    const code = await runExplain(args, 'explain', () => t.fail('the settings are not read') as never)
+    written.restore()
     t.equal(code, 2)
-    t.match(stderr, message)
-    t.notMatch(stderr, /xxx/)
+    const [[text = ''] = []] = written.args() as string[][]
+    t.match(text, message)
+    t.notMatch(text, /xxx/)
   }
 })
 
