@@ -10,6 +10,8 @@ import { servePages } from './pages.js'
 export interface IdenfySimulatorOptions {
   readonly apiKey: string
   readonly apiSecret: string
+  /** A host whose pages may embed the form, in addition to 127.0.0.1 and localhost. */
+  readonly pageHost?: string
   /** Wall clock, milliseconds since the epoch. */
   readonly now?: () => number
 }
@@ -23,6 +25,14 @@ const Fault = Type.Object(
     body: Type.Optional(Type.Unknown({ description: 'A string is sent unchanged, any other value as JSON' })),
     drop: Type.Optional(Type.Union([Type.Literal('before-headers'), Type.Literal('mid-body')])),
     times: Type.Optional(Type.Integer({ minimum: 1, description: 'How many requests. Without it: all.' })),
+    caller: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 100,
+        description:
+          'Only requests whose `clientId` or `externalRef` contains this text. Without it: requests that no fault with a `caller` applies to.',
+      }),
+    ),
   },
   { additionalProperties: false },
 )
@@ -43,6 +53,8 @@ interface SimulatedToken {
 }
 
 interface ReceivedRequest {
+  /** Counts the requests since the simulator started. */
+  readonly number: number
   readonly method: string
   readonly url: string
   readonly headers: Readonly<Record<string, unknown>>
@@ -50,18 +62,36 @@ interface ReceivedRequest {
 }
 
 const maxRequestsKept = 1000
+/** Of faults with a caller. */
+const maxFaultsKept = 100
 
-/** Any page served from this machine may embed the form. */
-const formSecurityPolicy =
-  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors http://127.0.0.1:* http://localhost:*"
+/** Pages served from this machine may embed the form. */
+const formSecurityPolicy = (pageHosts: readonly string[]) =>
+  [
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    `frame-ancestors ${pageHosts.map((host) => `http://${host}:*`).join(' ')}`,
+  ].join('; ')
 
 /** Simulates iDenfy's KYB API and validates as strictly as its documentation says. `/_sandbox/` sets faults. */
-export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: IdenfySimulatorOptions) {
+export function buildIdenfySimulator({
+  apiKey,
+  apiSecret,
+  pageHost,
+  now = Date.now,
+}: IdenfySimulatorOptions) {
   const expectedAuthorization = `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')}`
   const tokens = new Map<string, SimulatedToken>()
-  const requests: ReceivedRequest[] = []
+  const pageHosts = [...new Set(['127.0.0.1', 'localhost', ...(pageHost === undefined ? [] : [pageHost])])]
+  let requests: ReceivedRequest[] = []
+  let requestCount = 0
   const receivedByRawRequest = new WeakMap<object, ReceivedRequest>()
-  let fault: Fault = {}
+  /** By `caller`, the newest last. The fault for all other requests has no caller. */
+  const faults = new Map<string | undefined, Fault>()
 
   const app = Fastify({
     ajv: { customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false } },
@@ -79,18 +109,43 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
   app.addHook('onRequest', async ({ raw, method, url, headers }) => {
     if (/^\/(_sandbox\/|welcome)/.test(url)) return
     const { authorization: _, ...headersWithoutCredentials } = headers
-    const received: ReceivedRequest = { method, url, headers: headersWithoutCredentials }
+    requestCount += 1
+    const received: ReceivedRequest = {
+      number: requestCount,
+      method,
+      url,
+      headers: headersWithoutCredentials,
+    }
     receivedByRawRequest.set(raw, received)
     requests.push(received)
     if (requests.length > maxRequestsKept) requests.shift()
   })
 
+  function setFault(fault: Fault): void {
+    const { caller, ...effect } = fault
+    faults.delete(caller)
+    if (Object.keys(effect).length > 0) faults.set(caller, fault)
+    const [oldest, ...others] = [...faults.keys()].filter((caller) => caller !== undefined)
+    if (others.length >= maxFaultsKept) faults.delete(oldest)
+  }
+
+  function findFault({ clientId, externalRef }: KybFormTokenRequest): Fault | undefined {
+    const newestFirst = [...faults.values()].reverse()
+    const ofCaller = newestFirst.find(
+      ({ caller }) => caller !== undefined && (clientId.includes(caller) || externalRef?.includes(caller)),
+    )
+    return ofCaller ?? faults.get(undefined)
+  }
+
   /** @returns the fault for this request, after its delay */
-  async function nextFault(): Promise<Fault> {
-    const current = fault
-    if (current.times !== undefined) fault = current.times > 1 ? { ...current, times: current.times - 1 } : {}
-    if (current.delayMs !== undefined) await delay(current.delayMs)
-    return current
+  async function nextFault(request: KybFormTokenRequest): Promise<Fault> {
+    const fault = findFault(request) ?? {}
+    const { caller, times, delayMs } = fault
+    if (times === 1) faults.delete(caller)
+    // The place of the fault in the map must not change.
+    else if (times !== undefined) faults.set(caller, { ...fault, times: times - 1 })
+    if (delayMs !== undefined) await delay(delayMs)
+    return fault
   }
 
   app.post(
@@ -106,7 +161,7 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
       },
     },
     async ({ body }, reply) => {
-      const { status, identifier, body: faultBody, drop } = await nextFault()
+      const { status, identifier, body: faultBody, drop } = await nextFault(body)
       if (drop === 'before-headers') {
         reply.hijack()
         reply.raw.destroy()
@@ -149,12 +204,15 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
 
   const findToken = (authorization = '') => tokens.get(authorization.replace(/^Bearer /, ''))
 
+  const outcomeOf = ({ outcome, expiresAtMs }: SimulatedToken) =>
+    outcome ?? (expiresAtMs <= now() ? 'expired' : undefined)
+
   app.get('/kyb/info/', async ({ headers }, reply) => {
     const token = findToken(headers.authorization)
     if (!token) return reply.code(401).send(errorBody('UNAUTHORIZED', 'Invalid token.'))
-    const isCompleted = token.outcome === 'success' || token.outcome === 'failed'
-    if (isCompleted || token.outcome === 'expired' || token.expiresAtMs <= now())
-      return reply.code(401).send(errorBody('UNAUTHORIZED', { completed: isCompleted }))
+    const outcome = outcomeOf(token)
+    if (outcome !== undefined)
+      return reply.code(401).send(errorBody('UNAUTHORIZED', { completed: outcome !== 'expired' }))
     const { locale = null, theme = null, flow = null } = token.request
     return { locale, theme, flow }
   })
@@ -163,27 +221,36 @@ export function buildIdenfySimulator({ apiKey, apiSecret, now = Date.now }: Iden
     app,
     { '/welcome': 'form.html', '/welcome/form.js': 'form.js', '/welcome/style.css': 'style.css' },
     // The URL of the form contains the token.
-    () => ({ 'content-security-policy': formSecurityPolicy, 'referrer-policy': 'no-referrer' }),
+    () => ({ 'content-security-policy': formSecurityPolicy(pageHosts), 'referrer-policy': 'no-referrer' }),
   )
 
   app.register(async (scope) => {
     // The demo page is on another origin and sets faults.
-    await scope.register(cors, { origin: '*', methods: ['GET', 'PUT'] })
+    await scope.register(cors, { origin: '*', methods: ['GET', 'POST', 'PUT'] })
     const control = scope.withTypeProvider<TypeBoxTypeProvider>()
 
     control.put('/_sandbox/faults', { schema: { body: Fault } }, async ({ body }) => {
-      fault = body
-      return fault
+      setFault(body)
+      return body
     })
 
     control.put('/_sandbox/form', { schema: { body: FormResult } }, async ({ headers, body }, reply) => {
       const token = findToken(headers.authorization)
       if (!token) return reply.code(401).send(errorBody('UNAUTHORIZED', 'Invalid token.'))
+      const outcome = outcomeOf(token)
+      if (outcome !== undefined) return reply.code(409).send(errorBody('FORM_ENDED', { outcome }))
       token.outcome = body.outcome
       return body
     })
 
     control.get('/_sandbox/requests', async () => requests)
+
+    // Forms that are open stay open: the service may still hand out their tokens.
+    control.post('/_sandbox/reset', async (_request, reply) => {
+      faults.clear()
+      requests = []
+      return reply.code(204).send()
+    })
   })
 
   return app

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { Pool, request } from 'undici'
+import { buildIdenfySimulator } from '../../sandbox/idenfy-simulator.js'
 import { apiKey, apiSecret, send, startPeers } from '../helper.js'
 import { refuseStaleBuild } from '../stale-build.js'
 
@@ -26,7 +27,16 @@ async function start(t: Parameters<typeof startPeers>[0], now?: () => number) {
         ...headers,
       },
     })
-  return { ...peers, post }
+  const bearer = (token?: string): Record<string, string> =>
+    token ? { authorization: `Bearer ${token}` } : {}
+  const info = (token?: string) => send(`${peers.idenfyUrl}/kyb/info/`, { headers: bearer(token) })
+  const end = (outcome: string, token: string) =>
+    send(`${peers.idenfyUrl}/_sandbox/form`, {
+      method: 'PUT',
+      body: JSON.stringify({ outcome }),
+      headers: { 'content-type': 'application/json', ...bearer(token) },
+    })
+  return { ...peers, post, info, end }
 }
 
 t.test('a token has every required field', async (t) => {
@@ -122,9 +132,7 @@ t.test('the simulator refuses what iDenfy would refuse', async (t) => {
 
 t.test('tokens are remembered until they end', async (t) => {
   let now = Date.parse('2026-11-23T12:00:00Z')
-  const { post, idenfyUrl } = await start(t, () => now)
-  const info = (token?: string) =>
-    send(`${idenfyUrl}/kyb/info/`, token ? { headers: { authorization: `Bearer ${token}` } } : {})
+  const { post, info } = await start(t, () => now)
   const plain = (await post(minimal)).json.tokenString
   const chosen = (await post({ ...minimal, locale: 'lt', flow: uuid, theme: uuid, lifetime: 60 })).json
     .tokenString
@@ -138,14 +146,8 @@ t.test('tokens are remembered until they end', async (t) => {
   t.equal((await info(plain)).status, 200)
 })
 
-t.test('a form can be sent, fail and end', async (t) => {
-  const { post, idenfyUrl } = await start(t)
-  const end = (outcome: string, token: string) =>
-    send(`${idenfyUrl}/_sandbox/form`, {
-      method: 'PUT',
-      body: JSON.stringify({ outcome }),
-      headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` },
-    })
+t.test('a form can succeed, fail and expire', async (t) => {
+  const { post, end, info } = await start(t)
   for (const [outcome, completed] of [
     ['success', true],
     ['failed', true],
@@ -153,26 +155,60 @@ t.test('a form can be sent, fail and end', async (t) => {
   ] as const) {
     const token = (await post(minimal)).json.tokenString
     t.equal((await end(outcome, token)).status, 200, outcome)
-    const { status, json } = await send(`${idenfyUrl}/kyb/info/`, {
-      headers: { authorization: `Bearer ${token}` },
-    })
+    const { status, json } = await info(token)
     t.strictSame([status, json.message], [401, { completed }])
   }
   t.equal((await end('success', 'unknown')).status, 401)
   t.equal((await end('lost', 'unknown')).status, 400)
+})
+
+t.test('a form ends once, and keeps its first outcome', async (t) => {
+  let now = Date.parse('2026-11-23T12:00:00Z')
+  const { post, end, info } = await start(t, () => now)
+  for (const first of ['success', 'failed', 'expired']) {
+    const token = (await post(minimal)).json.tokenString
+    await end(first, token)
+    for (const second of ['success', 'failed', 'expired']) {
+      t.match(await end(second, token), {
+        status: 409,
+        json: { identifier: 'FORM_ENDED', message: { outcome: first } },
+      })
+    }
+    t.strictSame((await info(token)).json.message, { completed: first !== 'expired' })
+  }
+  const expiring = (await post({ ...minimal, lifetime: 60 })).json.tokenString
+  now += 60_000
+  t.match(await end('success', expiring), { status: 409, json: { message: { outcome: 'expired' } } })
+  t.strictSame((await info(expiring)).json.message, { completed: false })
+})
+
+t.test('pages of this machine and of one more host may embed the form', async (t) => {
+  for (const [pageHost, ancestors] of [
+    [undefined, 'http://127.0.0.1:* http://localhost:*'],
+    ['127.0.0.1', 'http://127.0.0.1:* http://localhost:*'],
+    ['192.0.2.7', 'http://127.0.0.1:* http://localhost:* http://192.0.2.7:*'],
+  ] as const) {
+    const simulator = buildIdenfySimulator({ apiKey, apiSecret, ...(pageHost && { pageHost }) })
+    t.teardown(() => simulator.close())
+    const { headers } = await send(`${await simulator.listen({ port: 0 })}/welcome`)
+    t.ok(String(headers['content-security-policy']).endsWith(`; frame-ancestors ${ancestors}`), pageHost)
+  }
+})
+
+t.test('the URL of the form stays private', async (t) => {
+  const { idenfyUrl } = await start(t)
 
   const page = await send(`${idenfyUrl}/welcome?authToken=canary`)
   t.match(page, {
     status: 200,
     headers: {
-      'content-security-policy': /frame-ancestors http:\/\/127\.0\.0\.1:\* http:\/\/localhost:\*$/,
       'referrer-policy': 'no-referrer',
     },
   })
   t.notMatch(
     (await send(`${idenfyUrl}/_sandbox/requests`)).text,
     'canary',
-    'a visit is not kept: its URL has the token',
+    'the list of requests has no visits, because their URLs contain the token',
   )
 })
 
@@ -224,6 +260,9 @@ t.test('faults on demand', async (t) => {
     { identifier: 5 },
     { delayMs: -1 },
     { times: 0 },
+    { caller: '' },
+    { caller: 5 },
+    { caller: 'x'.repeat(101) },
     { unknown: 1 },
     [],
   ]
@@ -238,6 +277,64 @@ t.test('faults on demand', async (t) => {
   t.equal((await post(minimal)).status, 201, 'a wrong fault is none')
 })
 
+t.test('a fault with a caller applies to the requests of this caller only', async (t) => {
+  const { post, setFault } = await start(t)
+  const statusesOf = async (...requests: object[]) => {
+    const statuses: number[] = []
+    for (const body of requests) statuses.push((await post({ ...minimal, ...body })).status)
+    return statuses
+  }
+  const [ada, ben, chris] = [
+    { externalRef: 'u-ada' },
+    { clientId: 'acme:u-ben', externalRef: 'x' },
+    { externalRef: 'u-chris' },
+  ]
+
+  await setFault({ caller: 'u-ada', status: 500, times: 1 })
+  await setFault({ caller: 'u-ben', status: 502, times: 2 })
+  t.strictSame(await statusesOf(chris, {}, ben, ada, ada, ben, ben), [201, 201, 502, 500, 201, 502, 201])
+
+  await setFault({ status: 503 })
+  await setFault({ caller: 'u-ada', status: 500 })
+  t.strictSame(await statusesOf(ada, ben, {}), [500, 503, 503], 'a fault without a caller is for all others')
+  await setFault({})
+  t.strictSame(await statusesOf(ada, ben), [500, 201], 'an empty fault without a caller ends that one only')
+  await setFault({ caller: 'u-ada', status: 504 })
+  t.strictSame(await statusesOf(ada), [504], 'a caller has one fault')
+  await setFault({ caller: 'ada', status: 507 })
+  t.strictSame(await statusesOf(ada), [507], 'of several faults for a request, the newest applies')
+  await setFault({ caller: 'ada' })
+  await setFault({ caller: 'u-ada' })
+  t.strictSame(await statusesOf(ada), [201])
+})
+
+t.test('the simulator keeps the newest hundred faults with a caller, and the one without', async (t) => {
+  const { post, setFault } = await start(t)
+  await setFault({ status: 503 })
+  for (let number = 0; number <= 100; number += 1) {
+    await setFault({ caller: `user-${number}.`, status: 500 })
+  }
+  for (const [number, status] of [
+    [0, 503],
+    [1, 500],
+    [100, 500],
+  ] as const) {
+    t.equal((await post({ ...minimal, externalRef: `user-${number}.` })).status, status, `${number}`)
+  }
+})
+
+t.test('a reset ends all faults and forgets the requests, but no form', async (t) => {
+  const { post, setFault, info, idenfyUrl } = await start(t)
+  const token = (await post(minimal)).json.tokenString
+  await setFault({ status: 500 })
+  await setFault({ caller: 'acme', status: 500 })
+  t.equal((await send(`${idenfyUrl}/_sandbox/reset`, { method: 'POST' })).status, 204)
+  t.strictSame((await send(`${idenfyUrl}/_sandbox/requests`)).json, [])
+  t.equal((await info(token)).status, 200)
+  t.equal((await post(minimal)).status, 201)
+  t.match((await send(`${idenfyUrl}/_sandbox/requests`)).json, [{ number: 2 }, { number: 3 }])
+})
+
 t.test('the simulator lists the requests it received, without credentials', async (t) => {
   const { post, setFault, idenfyUrl } = await start(t)
   await post(minimal)
@@ -248,12 +345,12 @@ t.test('the simulator lists the requests it received, without credentials', asyn
   await send(`${idenfyUrl}/_sandbox/requests`)
   const { json, text } = await send(`${idenfyUrl}/_sandbox/requests`)
   t.strictSame(
-    json.map(({ method, url, body }: Record<string, unknown>) => [method, url, body]),
+    json.map(({ number, method, url, body }: Record<string, unknown>) => [number, method, url, body]),
     [
-      ['POST', '/kyb/tokens/', minimal],
-      ['POST', '/kyb/tokens/', undefined],
-      ['POST', '/kyb/tokens/', undefined],
-      ['GET', '/kyb/info/', undefined],
+      [1, 'POST', '/kyb/tokens/', minimal],
+      [2, 'POST', '/kyb/tokens/', undefined],
+      [3, 'POST', '/kyb/tokens/', undefined],
+      [4, 'GET', '/kyb/info/', undefined],
     ],
   )
   t.match(json[0].headers, { 'content-type': 'application/json' })
