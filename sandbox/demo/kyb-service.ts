@@ -14,16 +14,25 @@ export interface KybTokenRequest {
   readonly session?: KybSession | undefined
   /** Abort it when the user signs out or chooses another company. Check it before you use the outcome. */
   readonly signal?: AbortSignal | undefined
+  /** The sandbox panel shows what this function sends and receives. */
+  readonly fetch?: typeof globalThis.fetch
 }
 
 export type Outcome =
   | { readonly token: KybToken; readonly isReplayed: boolean }
-  /** Without `problem` there was no response: the network or the service is down. */
+  /** Without `problem` the service did not respond: the network, a proxy or the service is down. */
   | { readonly problem?: Problem; readonly retryAfterSeconds: number }
+
+/** Not `crypto.randomUUID`, which browsers have only on HTTPS pages and on localhost. */
+export function newIdempotencyKey(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16))
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
+}
 
 /** Requests a KYB token. It never throws: every failure is an outcome. */
 export async function createKybToken(request: KybTokenRequest): Promise<Outcome> {
   const { serviceUrl, accessToken, companyId, idempotencyKey, session, signal } = request
+  const { fetch = globalThis.fetch } = request
   try {
     const response = await fetch(`${serviceUrl}/onboarding/kyb-token`, {
       method: 'POST',
@@ -41,6 +50,10 @@ export async function createKybToken(request: KybTokenRequest): Promise<Outcome>
         token: (await response.json()) as KybToken,
         isReplayed: response.headers.has('Idempotency-Replayed'),
       }
+    }
+    // A proxy may respond instead of the service, with a page of its own.
+    if (!response.headers.get('Content-Type')?.startsWith('application/problem+json')) {
+      return { retryAfterSeconds: 0 }
     }
     return {
       problem: (await response.json()) as Problem,
