@@ -1,11 +1,18 @@
 import Fastify from 'fastify'
 import { servePages } from './pages.js'
 
-/** The URLs that the demo page calls. */
+/** The URLs that the demo page calls, and what it must know about the configuration of the service. */
 export interface DemoSettings {
   readonly serviceUrl: string
   readonly identityUrl: string
   readonly idenfyUrl: string
+  /** The page requests access tokens with this scope. */
+  readonly scope?: string
+  /**
+   * Whether `clientId` or `externalRef` contains the user id, so that a simulated problem can be for one user only.
+   * Default: true
+   */
+  readonly faultsByCaller?: boolean
 }
 
 /** Serves the demo page of a fictional company from its own origin. Its customers verify their business there. */

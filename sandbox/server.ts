@@ -45,7 +45,8 @@ async function main(component = 'all'): Promise<void> {
     }
   }
 
-  const startIdenfySimulator = () => listen(buildIdenfySimulator(credentials), 'SANDBOX_IDENFY_PORT')
+  const startIdenfySimulator = () =>
+    listen(buildIdenfySimulator({ ...credentials, pageHost: config.SANDBOX_HOST }), 'SANDBOX_IDENFY_PORT')
 
   async function startIdentityProvider(): Promise<string> {
     const signers = [await createTokenSigner()] as const

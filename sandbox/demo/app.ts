@@ -1,5 +1,22 @@
+import {
+  curlCommand,
+  type Exchange,
+  type ReceivedRequest,
+  receivedFrom,
+  receivedText,
+  recordingFetch,
+  requestText,
+  responseText,
+} from './exchange.js'
 import { type Fault, faults, noFault } from './faults.js'
-import { createKybToken, type KybToken, type Outcome, type Problem } from './kyb-service.js'
+import {
+  createKybToken,
+  type KybToken,
+  type KybTokenRequest,
+  newIdempotencyKey,
+  type Outcome,
+  type Problem,
+} from './kyb-service.js'
 import { type Message, messageOf, problemCodes } from './messages.js'
 import { type User, users } from './users.js'
 
@@ -14,7 +31,10 @@ const settings = (await (await fetch('/settings.json')).json()) as {
   serviceUrl: string
   identityUrl: string
   idenfyUrl: string
+  scope?: string
+  faultsByCaller?: boolean
 }
+const faultsByCaller = settings.faultsByCaller ?? true
 
 /**
  * One user, from sign-in to sign-out. Asynchronous code keeps its own reference, because `session` may belong to another
@@ -31,9 +51,8 @@ interface Session {
 let session: Session | undefined
 /** Aborts what the user started last: a sign-in, or a click and the form that it opens. */
 let currentAction = new AbortController()
-let fault = noFault
-/** Resolves when the simulator has the fault. Changes are sent one after another, so that the last one wins. */
-let faultIsSet: Promise<unknown> = Promise.resolve()
+/** Changes are sent to the simulator one after another, so that the last one wins. */
+let lastFaultChange: Promise<unknown> = Promise.resolve()
 let isBusy = false
 let countdownTimer: number | undefined
 let slowTimer: number | undefined
@@ -50,6 +69,7 @@ function startAction(): AbortSignal {
   setBusy(false)
   hideNotice()
   announce('')
+  if (element('exchange').hidden) hideExchange()
   return currentAction.signal
 }
 
@@ -67,7 +87,7 @@ function show(section: 'sign-in' | 'verify' | 'form' | 'done'): void {
 
 // --- sign-in ---
 
-const newUserId = ({ id }: User) => `${id}-${crypto.randomUUID().slice(0, 8)}`
+const newUserId = ({ id }: User) => `${id}-${newIdempotencyKey().slice(0, 8)}`
 
 /** Continues as a new user with the same name. For 30 seconds, an identical request of the same user gets the same token. */
 function changeUserId(userSession: Session): void {
@@ -76,22 +96,36 @@ function changeUserId(userSession: Session): void {
   userSession.idempotencyKey = undefined
 }
 
-async function fetchAccessToken({ companies }: User, userId: string, signal: AbortSignal): Promise<string> {
-  const response = await fetch(`${settings.identityUrl}/token`, {
-    method: 'POST',
-    headers: { 'Content-Type': 'application/json' },
-    body: JSON.stringify({ userId, companyIds: companies.map(({ id }) => id) }),
-    signal,
-  })
-  const { access_token } = (await response.json()) as { access_token: string }
-  return access_token
+const tokenRequestOf = ({ companies }: User, userId: string) => ({
+  userId,
+  companyIds: companies.map(({ id }) => id),
+  ...(settings.scope !== undefined && { scope: settings.scope }),
+})
+
+/** @returns undefined if the identity provider did not issue one */
+async function fetchAccessToken(
+  user: User,
+  userId: string,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  try {
+    const response = await fetch(`${settings.identityUrl}/token`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify(tokenRequestOf(user, userId)),
+      signal,
+    })
+    return ((await response.json()) as { access_token?: string }).access_token
+  } catch {
+    return undefined
+  }
 }
 
 async function signIn(user: User): Promise<void> {
   const signal = startAction()
   element('sign-in-fault').hidden = true
   const userId = newUserId(user)
-  const accessToken = await fetchAccessToken(user, userId, signal).catch(() => undefined)
+  const accessToken = await fetchAccessToken(user, userId, signal)
   if (signal.aborted) return
   if (accessToken === undefined) {
     element('sign-in-fault').hidden = false
@@ -99,21 +133,30 @@ async function signIn(user: User): Promise<void> {
   }
   session = { user, userId, accessToken, idempotencyKey: undefined }
   // Needed when the user comes back from the form to this page. Never store the token.
+  if (sessionStorage.getItem('user') !== user.id) forgetUser()
   sessionStorage.setItem('user', user.id)
   element('who-name').textContent = user.name
   element('company-field').hidden = user.companies.length < 2
-  element('company').replaceChildren(...user.companies.map(({ id, name }) => new Option(name, id)))
+  const chosenId = sessionStorage.getItem('company')
+  element('company').replaceChildren(
+    ...user.companies.map(({ id, name }) => new Option(name, id, false, id === chosenId)),
+  )
+  restoreExchange()
   show('verify')
 }
 
 function signOut(): void {
   startAction()
   session = undefined
-  sessionStorage.removeItem('user')
-  sessionStorage.removeItem('left-for-form')
+  forgetUser()
+  show('sign-in')
+}
+
+function forgetUser(): void {
+  for (const key of ['user', 'company', 'left-for-form', 'exchange']) sessionStorage.removeItem(key)
+  hideExchange()
   element('log').replaceChildren()
   element('log-empty').hidden = false
-  show('sign-in')
 }
 
 // --- the KYB token ---
@@ -122,26 +165,29 @@ async function verify(): Promise<void> {
   if (isBusy || !session) return
   const userSession = session
   const signal = startAction()
-  const chosenFault = fault
-  if (chosenFault !== noFault) {
-    changeUserId(userSession)
-    selectFault('none')
-  }
+  const chosenFault = takeFault()
+  if (chosenFault !== noFault) changeUserId(userSession)
+  const { userId } = userSession
   const companyId =
     userSession.user.companies.length > 1 ? element<HTMLSelectElement>('company').value : undefined
   setBusy(true)
+  hideExchange('Waiting for the response…')
   announce('Opening the form')
-  await faultIsSet
+  const lastReceived = (await fetchReceived(signal))?.at(-1)?.number ?? 0
   if (signal.aborted) return
+  if (chosenFault.atIdenfy) await setFault({ ...chosenFault.atIdenfy, times: 1 }, userId)
   let outcome = await requestToken(userSession, companyId, chosenFault, signal)
   if (!signal.aborted && 'problem' in outcome && outcome.problem?.code === 'invalid-token') {
     // The access token may have just expired. Nothing was sent to iDenfy, so one automatic retry is safe.
     userSession.accessToken = ''
     outcome = await requestToken(userSession, companyId, chosenFault, signal)
   }
-  // Clear the fault even if this action is aborted. It must not affect the next request.
-  if (chosenFault.atIdenfy && fault === noFault) await applyFault('none')
+  // End the fault even if this action is aborted. It must not affect a later request.
+  if (chosenFault.atIdenfy) await setFault({}, userId)
   if (signal.aborted) return
+  const received = await fetchReceived(signal)
+  if (signal.aborted) return
+  showReceived(received && receivedFrom(received, lastReceived, faultsByCaller ? userId : undefined))
   setBusy(false)
   if ('token' in outcome) {
     userSession.idempotencyKey = undefined
@@ -150,20 +196,26 @@ async function verify(): Promise<void> {
   }
   // The same key would return the same outcome. Only the user decides whether to try again with a new key.
   if (outcome.problem?.outcome === 'unknown') userSession.idempotencyKey = undefined
-  showNotice(messageOf(outcome.problem), outcome)
+  showNotice(messageOf(outcome.problem, navigator.onLine), outcome)
 }
 
 async function requestToken(
   userSession: Session,
   companyId: string | undefined,
-  { inRequest, burst = [] }: Fault,
+  chosenFault: Fault,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  userSession.idempotencyKey ??= crypto.randomUUID()
+  const { inRequest, burst = [] } = chosenFault
+  const { user, userId } = userSession
+  userSession.idempotencyKey ??= newIdempotencyKey()
   const { idempotencyKey } = userSession
   if (!userSession.accessToken) {
-    const accessToken = await fetchAccessToken(userSession.user, userSession.userId, signal).catch(() => '')
+    const accessToken = await fetchAccessToken(user, userId, signal)
     if (signal.aborted) return { retryAfterSeconds: 0 }
+    if (accessToken === undefined) {
+      hideExchange('Nothing was sent, because the identity provider issued no access token.')
+      return { retryAfterSeconds: 0 }
+    }
     userSession.accessToken = accessToken
   }
   const request = {
@@ -174,12 +226,13 @@ async function requestToken(
     signal,
     ...inRequest,
   }
+  const tokenRequest = inRequest?.accessToken === undefined ? tokenRequestOf(user, userId) : undefined
   for (const locale of burst) {
-    const burstRequest = { ...request, idempotencyKey: crypto.randomUUID(), session: { locale } }
-    const outcome = await logOutcome(createKybToken(burstRequest), signal)
+    const burstRequest = { ...request, idempotencyKey: newIdempotencyKey(), session: { locale } }
+    const outcome = await sendAndShow(burstRequest, chosenFault, tokenRequest)
     if (signal.aborted || !('token' in outcome)) return outcome
   }
-  return logOutcome(createKybToken(request), signal)
+  return sendAndShow(request, chosenFault, tokenRequest)
 }
 
 function setBusy(busy: boolean): void {
@@ -285,7 +338,7 @@ function showNotice(message: Message, { problem, retryAfterSeconds = 0 }: Failur
   element('notice').classList.toggle('calm', message.action === 'none')
   element('notice-title').textContent = message.title
   element('notice-text').textContent = message.text
-  element('reference').hidden = !problem || !(message.action === 'contact' || message.action === 'start-new')
+  element('reference').hidden = !problem
   element('reference-id').textContent = problem?.requestId ?? ''
   showAction(message.action, retryAfterSeconds)
   element('notice-title').focus()
@@ -326,44 +379,129 @@ function hideNotice(): void {
 
 // --- the sandbox panel ---
 
-function selectFault(name: string): void {
-  fault = faults[name] as Fault
-  element<HTMLInputElement>(`fault-${name}`).checked = true
+/** @returns the chosen fault, which applies once */
+function takeFault(): Fault {
+  const name = document.querySelector<HTMLInputElement>('input[name=fault]:checked')?.value ?? 'none'
+  element<HTMLInputElement>('fault-none').checked = true
+  return faults[name] as Fault
 }
 
-function applyFault(name: string): Promise<unknown> {
-  selectFault(name)
-  const { atIdenfy } = fault
+/** An empty fault ends the one before. */
+function setFault(fault: object, userId: string): Promise<unknown> {
+  const body = JSON.stringify({ ...fault, ...(faultsByCaller && { caller: userId }) })
   const send = () =>
     fetch(`${settings.idenfyUrl}/_sandbox/faults`, {
       method: 'PUT',
       headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify(atIdenfy ? { ...atIdenfy, times: 1 } : {}),
+      body,
     })
-  faultIsSet = faultIsSet.then(send).catch(() => undefined)
-  return faultIsSet
+  lastFaultChange = lastFaultChange.then(send).catch(() => undefined)
+  return lastFaultChange
 }
 
-async function logOutcome(request: Promise<Outcome>, signal: AbortSignal): Promise<Outcome> {
-  const begin = performance.now()
-  const outcome = await request
-  if (signal.aborted) return outcome
-  const line = document.createElement('li')
-  const time = ` · ${Math.round(performance.now() - begin)} ms`
-  if ('token' in outcome) line.append(`201${outcome.isReplayed ? ' replayed' : ''}${time}`)
-  else if (!outcome.problem) line.append(`no response${time}`)
-  else {
-    const { status, code, type } = outcome.problem
-    const link = document.createElement('a')
-    link.href = settings.serviceUrl + type
-    link.target = '_blank'
-    link.rel = 'noreferrer'
-    link.textContent = code
-    line.append(`${status} `, link, time)
+/** @returns undefined if the simulator did not respond */
+async function fetchReceived(signal: AbortSignal): Promise<ReceivedRequest[] | undefined> {
+  try {
+    return await (await fetch(`${settings.idenfyUrl}/_sandbox/requests`, { signal })).json()
+  } catch {
+    return undefined
   }
+}
+
+/** The texts of the panel about one exchange. They contain no token, so the page may store them. */
+interface ExchangeTexts {
+  readonly status: string
+  readonly problem?: Pick<Problem, 'code' | 'type'>
+  readonly suffix: string
+  readonly request: string
+  readonly response: string
+  readonly curl: string
+  readonly received: string
+}
+
+async function sendAndShow(
+  request: KybTokenRequest,
+  chosenFault: Fault,
+  tokenRequest: object | undefined,
+): Promise<Outcome> {
+  let exchange: Exchange | undefined
+  const fetch = recordingFetch((ended) => {
+    exchange = ended
+  })
+  const begin = performance.now()
+  const outcome = await createKybToken({ ...request, fetch })
+  if (request.signal?.aborted || !exchange) return outcome
+  const time = ` · ${Math.round(performance.now() - begin)} ms`
+  const { problem } = 'problem' in outcome ? outcome : {}
+  const isReplayed = exchange.response?.headers.has('Idempotency-Replayed')
+  const texts: ExchangeTexts = {
+    status: `${exchange.response?.status ?? 'No response'}${isReplayed ? ' replayed' : ''}`,
+    ...(problem && { problem: { code: problem.code, type: problem.type } }),
+    suffix: chosenFault === noFault ? time : `${time} · Simulated: ${chosenFault.label}`,
+    request: requestText(exchange),
+    response: responseText(exchange),
+    curl: curlCommand(exchange, settings.identityUrl, tokenRequest),
+    received: 'Not known yet.',
+  }
+  const line = document.createElement('li')
+  line.append(...resultOf(texts))
   element('log-empty').hidden = true
   element('log').prepend(line)
+  showExchange(texts)
   return outcome
+}
+
+function resultOf({ status, problem, suffix }: ExchangeTexts): (string | Node)[] {
+  if (!problem) return [status, suffix]
+  const link = document.createElement('a')
+  link.href = settings.serviceUrl + problem.type
+  link.target = '_blank'
+  link.rel = 'noreferrer'
+  link.textContent = problem.code
+  return [`${status} `, link, suffix]
+}
+
+function showExchange(texts: ExchangeTexts): void {
+  for (const part of ['request', 'response', 'curl', 'received'] as const) {
+    element(`exchange-${part}`).textContent = texts[part]
+  }
+  element('exchange-result').replaceChildren(...resultOf(texts))
+  element('copied').textContent = ''
+  element('exchange-empty').hidden = true
+  element('exchange').hidden = false
+  // Kept while the user is on the page of the form.
+  sessionStorage.setItem('exchange', JSON.stringify(texts))
+}
+
+function showReceived(requests: readonly ReceivedRequest[] | undefined): void {
+  const stored = sessionStorage.getItem('exchange')
+  if (stored === null) return
+  const received = requests ? receivedText(requests) : 'The simulator of iDenfy did not respond.'
+  showExchange({ ...(JSON.parse(stored) as ExchangeTexts), received })
+}
+
+function restoreExchange(): void {
+  const stored = sessionStorage.getItem('exchange')
+  if (stored !== null) showExchange(JSON.parse(stored) as ExchangeTexts)
+}
+
+function hideExchange(reason = 'No request to show.'): void {
+  sessionStorage.removeItem('exchange')
+  element('exchange').hidden = true
+  element('exchange-empty').hidden = false
+  element('exchange-empty').textContent = reason
+}
+
+/** @returns what to tell the user */
+async function copyText(source: HTMLElement): Promise<string> {
+  try {
+    await navigator.clipboard.writeText(source.textContent ?? '')
+    return 'Copied'
+  } catch {
+    // Browsers have no clipboard API on pages without HTTPS, except on localhost.
+    getSelection()?.selectAllChildren(source)
+    return document.execCommand('copy') ? 'Copied' : 'Selected. Copy it with the keyboard or the menu.'
+  }
 }
 
 // --- page setup ---
@@ -383,8 +521,8 @@ for (const user of users) {
 }
 for (const [name, { label }] of Object.entries(faults)) {
   const input = document.createElement('input')
-  Object.assign(input, { type: 'radio', name: 'fault', id: `fault-${name}`, checked: name === 'none' })
-  input.addEventListener('change', () => applyFault(name))
+  const properties = { type: 'radio', name: 'fault', id: `fault-${name}`, value: name, autocomplete: 'off' }
+  Object.assign(input, { ...properties, checked: name === 'none' })
   const inputLabel = document.createElement('label')
   inputLabel.append(input, ` ${label}`)
   element('faults').append(inputLabel)
@@ -398,7 +536,7 @@ element('preview').addEventListener('change', async ({ target }) => {
     code,
     title: '',
     status: 0,
-    requestId: '9b94f962-e2ad-4f5f-8d85-724a1e0717bf',
+    requestId: '00000000-0000-4000-8000-000000000000',
     retryable: true,
   }
   if (!session) {
@@ -417,10 +555,21 @@ element('request').addEventListener('submit', (event) => {
   if (session && !isBusy) session.idempotencyKey = undefined
   verify()
 })
-element('company').addEventListener('change', () => {
+element('company').addEventListener('change', ({ target }) => {
   startAction()
+  sessionStorage.setItem('company', (target as HTMLSelectElement).value)
   if (session) session.idempotencyKey = undefined
 })
+element('copy').addEventListener('click', async () => {
+  element('copied').textContent = await copyText(element('exchange-curl'))
+})
+element('reset').addEventListener('click', async () => {
+  const response = await fetch(`${settings.idenfyUrl}/_sandbox/reset`, { method: 'POST' }).catch(
+    () => undefined,
+  )
+  element('reset-done').textContent = response?.ok ? 'Done' : 'The simulator did not respond.'
+})
+element('any-tab').hidden = faultsByCaller
 element('leave').addEventListener('click', () => {
   startAction()
   show('verify')

@@ -78,6 +78,21 @@ export function responseText({ response }: Exchange): string {
   )
 }
 
+/**
+ * @param lastNumber only requests that came after the one with this number
+ * @param userId only requests of this user; undefined: of all users
+ */
+export function receivedFrom(
+  requests: readonly ReceivedRequest[],
+  lastNumber: number,
+  userId: string | undefined,
+): ReceivedRequest[] {
+  return requests.filter(({ number, body }) => {
+    if (number <= lastNumber || body === undefined) return false
+    return userId === undefined || `${body.clientId} ${body.externalRef}`.includes(userId)
+  })
+}
+
 /** What the simulator received, one request after another. */
 export function receivedText(requests: readonly ReceivedRequest[]): string {
   if (requests.length === 0) return 'Nothing reached iDenfy.'

@@ -8,6 +8,7 @@ const texts = {
   expired: ['This link has expired', 'Go back to the page that you came from and request a new one.'],
   used: ['This form has been completed', 'There is nothing more to do here.'],
   unknown: ['This link does not work', 'Go back to the page that you came from and request a new one.'],
+  unreachable: ['This page got no response', 'Please reload it.'],
 } as const
 
 const headers = {
@@ -31,8 +32,30 @@ function close(reason: keyof typeof texts): void {
   show('closed')
 }
 
+/** Shows the form, or how it has ended. */
+async function showState(): Promise<void> {
+  const info = await fetch('/kyb/info/', { headers }).catch(() => undefined)
+  if (!info) return close('unreachable')
+  if (info.ok) return show('open')
+  const { message } = (await info.json()) as { message: string | { completed: boolean } }
+  if (typeof message === 'string') close('unknown')
+  else close(message.completed ? 'used' : 'expired')
+}
+
 async function finish(outcome: 'success' | 'failed' | 'expired'): Promise<void> {
-  await fetch('/_sandbox/form', { method: 'PUT', headers, body: JSON.stringify({ outcome }) })
+  element('send-fault').hidden = true
+  try {
+    const response = await fetch('/_sandbox/form', {
+      method: 'PUT',
+      headers,
+      body: JSON.stringify({ outcome }),
+    })
+    // It has ended before, for example in another tab.
+    if (!response.ok) return await showState()
+  } catch {
+    element('send-fault').hidden = false
+    return
+  }
   close(outcome)
   // Like iDenfy's form, this one does not tell the embedding page that it has expired.
   if (outcome !== 'expired') parent.postMessage(JSON.stringify({ status: outcome }), '*')
@@ -44,19 +67,19 @@ element('company-form').addEventListener('submit', (event) => {
 })
 element('fail').addEventListener('click', () => finish('failed'))
 element('expire').addEventListener('click', () => finish('expired'))
+// The browser may restore an open form from its back/forward cache, although it has ended since.
+addEventListener('pageshow', ({ persisted }) => {
+  if (persisted) showState()
+})
 
 const { featurePolicy } = document as { featurePolicy?: { allowsFeature(name: string): boolean } }
-if (featurePolicy) {
+if (!isSecureContext) {
+  element('camera').textContent = 'Browsers do not let this page use the camera, because it has no HTTPS.'
+} else if (featurePolicy) {
   const isAllowed = featurePolicy.allowsFeature('camera')
   element('camera').textContent = isAllowed
     ? 'This page may use the camera for your documents.'
     : 'The page that embeds this form does not allow it to use the camera.'
 }
 
-const info = await fetch('/kyb/info/', { headers })
-if (info.ok) show('open')
-else {
-  const { message } = (await info.json()) as { message: string | { completed: boolean } }
-  if (typeof message === 'string') close('unknown')
-  else close(message.completed ? 'used' : 'expired')
-}
+await showState()
