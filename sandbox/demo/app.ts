@@ -25,6 +25,8 @@ const announceSlowAfterMs = 4000
 /** Browsers run a timer with a longer delay immediately. A token can be valid for 30 days, which is longer. */
 const maxTimerMs = 2 ** 31 - 1
 
+const noExchange = 'No request to show.'
+
 const element = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T
 
 const settings = (await (await fetch('/settings.json')).json()) as {
@@ -69,7 +71,7 @@ function startAction(): AbortSignal {
   setBusy(false)
   hideNotice()
   announce('')
-  if (element('exchange').hidden) hideExchange()
+  element('exchange-empty').textContent = noExchange
   return currentAction.signal
 }
 
@@ -408,6 +410,8 @@ async function fetchReceived(signal: AbortSignal): Promise<ReceivedRequest[] | u
   }
 }
 
+const exchangeParts = ['request', 'response', 'curl', 'received'] as const
+
 /** The texts of the panel about one exchange. They contain no token, so the page may store them. */
 interface ExchangeTexts {
   readonly status: string
@@ -462,7 +466,7 @@ function resultOf({ status, problem, suffix }: ExchangeTexts): (string | Node)[]
 }
 
 function showExchange(texts: ExchangeTexts): void {
-  for (const part of ['request', 'response', 'curl', 'received'] as const) {
+  for (const part of exchangeParts) {
     element(`exchange-${part}`).textContent = texts[part]
   }
   element('exchange-result').replaceChildren(...resultOf(texts))
@@ -485,8 +489,9 @@ function restoreExchange(): void {
   if (stored !== null) showExchange(JSON.parse(stored) as ExchangeTexts)
 }
 
-function hideExchange(reason = 'No request to show.'): void {
+function hideExchange(reason = noExchange): void {
   sessionStorage.removeItem('exchange')
+  for (const part of [...exchangeParts, 'result']) element(`exchange-${part}`).textContent = ''
   element('exchange').hidden = true
   element('exchange-empty').hidden = false
   element('exchange-empty').textContent = reason

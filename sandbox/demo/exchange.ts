@@ -122,7 +122,8 @@ export function curlCommand(
       String.raw`| sed 's/.*"access_token":"\([^"]*\)".*/\1/'`,
     ].join(' \\\n    ')
   return [
-    `curl -sS -i -X ${method} ${quote(url)}`,
+    `curl -sS -i -X ${method}`,
+    quote(url),
     `-H ${tokenCommand ? `"Authorization: Bearer $(${tokenCommand})"` : quote(`Authorization: ${Authorization}`)}`,
     ...Object.entries(headers).map(([name, value]) => `-H ${quote(`${name}: ${value}`)}`),
     ...(requestBody === undefined ? [] : [`-d ${quote(requestBody)}`]),

@@ -5,6 +5,7 @@ import t, { type Test } from 'tap'
 import {
   curlCommand,
   type Exchange,
+  receivedFrom,
   receivedText,
   recordingFetch,
   requestText,
@@ -99,6 +100,21 @@ t.test('what iDenfy received is shown without a number', async (t) => {
   t.equal(receivedText([request, request]), `${text}\n\n${text}`)
   t.equal(receivedText([{ number: 8, method: 'GET', url: '/kyb/info/' }]), 'GET /kyb/info/')
   t.equal(receivedText([]), 'Nothing reached iDenfy.')
+})
+
+t.test('only the new requests of one user count', async (t) => {
+  const requests = [
+    { externalRef: 'u-ada-1' },
+    { externalRef: 'u-ada-1' },
+    { clientId: 'acme:u-ada-1', externalRef: null },
+    { externalRef: 'u-ben-1' },
+    undefined,
+  ].map((body, index) => ({ number: index + 1, method: 'POST', url: '/kyb/tokens/', ...(body && { body }) }))
+  const numbersOf = (lastNumber: number, userId?: string) =>
+    receivedFrom(requests, lastNumber, userId).map(({ number }) => number)
+  t.strictSame(numbersOf(1, 'u-ada-1'), [2, 3])
+  t.strictSame(numbersOf(0, 'u-chris-1'), [])
+  t.strictSame(numbersOf(1), [2, 3, 4], 'of all users')
 })
 
 t.test('any fetch is recorded', async (t) => {
