@@ -12,7 +12,7 @@ const settings = {
 // The page is served as it was built.
 refuseStaleBuild('dist-sandbox/demo/app.js')
 
-t.test('the demo page and all it needs, under a strict policy', async (t) => {
+t.test('the demo page and its files have a strict content security policy', async (t) => {
   const app = buildDemo(() => settings)
   const url = await app.listen({ port: 0 })
   t.teardown(() => app.close())
@@ -38,4 +38,11 @@ t.test('the demo page and all it needs, under a strict policy', async (t) => {
   t.strictSame((await send(`${url}/settings.json`)).json, settings)
   t.equal((await send(`${url}/favicon.ico`)).status, 204)
   t.equal((await send(`${url}/app.ts`)).status, 404)
+})
+
+t.test('the page gets the scope and whether a simulated problem can be for one user', async (t) => {
+  const withPolicy = { ...settings, scope: 'kyb:create', faultsByCaller: false }
+  const app = buildDemo(() => withPolicy)
+  t.teardown(() => app.close())
+  t.strictSame((await app.inject('/settings.json')).json(), withPolicy)
 })
