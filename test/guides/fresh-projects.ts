@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -124,7 +124,8 @@ t.test('the guide for web pages works in fresh projects', { skip: missing, timeo
   // --- the projects ---
 
   const [createReactProject = ''] = commandsWith('npm create vite')
-  const [serveHtml = '', serveReact = ''] = commandsWith('npx')
+  const [serveHtml = '', serveReact = ''] = commandsWith('vite --port')
+  const [generateTypes = ''] = commandsWith('openapi-typescript')
   const project = join(directory, 'my-page')
   const projectWithEslint = join(directory, 'with-eslint')
   const projectWithHtml = join(directory, 'html')
@@ -149,6 +150,8 @@ t.test('the guide for web pages works in fresh projects', { skip: missing, timeo
   }
 
   await t.test('the code has no errors and no warnings', async (t) => {
+    await run(t, project, generateTypes)
+    t.match(await readFile(join(project, 'src/service-api.ts'), 'utf8'), 'KybToken: {')
     const [output] = await Promise.all([
       run(t, project, 'npm run lint && npm run build'),
       run(t, projectWithEslint, 'npm run lint -- --max-warnings=0 && npx tsc -b'),
@@ -158,11 +161,7 @@ t.test('the guide for web pages works in fresh projects', { skip: missing, timeo
 
   async function serve(t: Test, folder: string, command: string, url: string): Promise<void> {
     const { output } = start(t, folder, command.replace('5173', new URL(url).port))
-    await until(
-      () => output().includes(url),
-      () => `${command} to listen on ${url}; ${output()}`,
-      installMs,
-    )
+    await until(() => output().includes(url), `${command} to print ${url}`, installMs)
   }
 
   // --- the browser ---
