@@ -309,7 +309,7 @@ t.test('the guide for web pages works in fresh projects', { skip: missing, timeo
 
   // --- React ---
 
-  const otherUser = (page: Page) => page.getByLabel('Signed in as').selectOption('u-2')
+  const signInAs = (page: Page, userId: string) => page.getByLabel('Signed in as').selectOption(userId)
 
   /** The page shows nothing of the user before, and the form that it opens is for the company of this user. */
   async function isForOtherUser(t: Test, page: Page): Promise<void> {
@@ -355,10 +355,13 @@ t.test('the guide for web pages works in fresh projects', { skip: missing, timeo
           const held = await hold(page, isHeld)
           await button(page).click()
           await inTime(held.arrived, 'the held response')
-          await otherUser(page)
+          await signInAs(page, 'u-2')
+          await signInAs(page, 'u-1')
           held.release()
           await hasHandled(page, held)
           t.equal(keys.length, requests)
+          t.equal(await page.getByRole('status').textContent(), '', 'no message after another sign-in')
+          await signInAs(page, 'u-2')
           await isForOtherUser(t, page)
         },
       )
@@ -376,7 +379,7 @@ t.test('the guide for web pages works in fresh projects', { skip: missing, timeo
       await page.getByText('Opening the form…').waitFor()
       await page.evaluate(`dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))`)
       await status(page, 'If you sent the form, we are checking your details.').waitFor()
-      await otherUser(page)
+      await signInAs(page, 'u-2')
       await page.getByRole('status').and(page.locator(':empty')).waitFor({ state: 'attached' })
     })
 
@@ -474,7 +477,7 @@ t.test('the guide for web pages works in fresh projects', { skip: missing, timeo
       await status(page, 'If you sent the form, we are checking your details.').waitFor()
       t.equal(await page.locator('iframe').count(), 0)
 
-      await otherUser(page)
+      await signInAs(page, 'u-2')
       await button(page).click()
       await frame(page).getByRole('button', { name: 'Fail' }).click()
       await status(page, 'The form was not completed.').waitFor()
@@ -483,7 +486,7 @@ t.test('the guide for web pages works in fresh projects', { skip: missing, timeo
     await visit(t, 'a user who changes while the form is open', urls.react, async (t, page) => {
       await button(page).click()
       await frame(page).getByRole('button', { name: 'Submit' }).waitFor()
-      await otherUser(page)
+      await signInAs(page, 'u-2')
       await button(page).waitFor()
       await isForOtherUser(t, page)
     })
