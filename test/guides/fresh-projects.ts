@@ -67,7 +67,7 @@ const missing = await findMissing()
 // With CI set, a missing program or network fails the test instead of skipping it.
 if (missing && process.env.CI) throw new Error(missing)
 
-t.test('the guide for web pages works in fresh projects', { skip: missing, timeout: 400_000 }, async (t) => {
+t.test('the guide for web pages works in fresh projects', { skip: missing, timeout: 580_000 }, async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'guide-'))
   t.teardown(() => rm(directory, { recursive: true, force: true }))
 
