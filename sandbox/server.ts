@@ -46,7 +46,7 @@ async function main(component = 'all'): Promise<void> {
   }
 
   const startIdenfySimulator = () =>
-    listen(buildIdenfySimulator({ ...credentials, pageHost: config.SANDBOX_HOST }), 'SANDBOX_IDENFY_PORT')
+    listen(buildIdenfySimulator({ ...credentials, pageHost: urlHost }), 'SANDBOX_IDENFY_PORT')
 
   async function startIdentityProvider(): Promise<string> {
     const signers = [await createTokenSigner()] as const
@@ -64,13 +64,16 @@ async function main(component = 'all'): Promise<void> {
   async function startAll(): Promise<void> {
     const idenfyUrl = await startIdenfySimulator()
     const identityUrl = await startIdentityProvider()
-    // The service needs the origin of the demo page for CORS. The demo page learns the URL of the service later.
-    let { serviceUrl } = defaultSettings
-    const demoUrl = await startDemo(() => ({ serviceUrl, identityUrl, idenfyUrl }))
+    // The service needs the origin of the demo page for CORS. The demo page learns about the service later.
+    let settings: DemoSettings = { ...defaultSettings, identityUrl, idenfyUrl }
+    const demoUrl = await startDemo(() => settings)
     const { serviceConfig, ignored } = loadServiceConfig(config, { idenfyUrl, identityUrl, demoUrl })
+    const { AUTH_REQUIRED_SCOPE: scope, KYB_CLIENT_ID, KYB_EXTERNAL_REF } = serviceConfig
     const logger = createLogger(serviceConfig.LOG_LEVEL)
     const app = await buildApp(serviceConfig, { logger })
-    serviceUrl = await listen(app, 'SANDBOX_PORT')
+    const serviceUrl = await listen(app, 'SANDBOX_PORT')
+    const faultsByCaller = `${KYB_CLIENT_ID}${KYB_EXTERNAL_REF}`.includes('{userId}')
+    settings = { ...settings, serviceUrl, faultsByCaller, ...(scope !== undefined && { scope }) }
     const managementUrl = await listen(await buildManagementApp(app, { logger }), 'SANDBOX_MANAGEMENT_PORT')
     process.stdout.write(`
 Onboarding BFF sandbox. It never calls iDenfy. Its keys and tokens are lost when it stops.

@@ -54,6 +54,7 @@ t.test('one command starts it all, and a token can be had over http', async (t) 
     serviceUrl: service,
     identityUrl: identityProvider,
     idenfyUrl: address('iDenfy simulator'),
+    faultsByCaller: true,
   })
   for (const origin of [demo, demo.replace('127.0.0.1', 'localhost'), 'http://localhost:5173']) {
     const { headers } = await send(`${service}/onboarding/kyb-token`, { method: 'POST', headers: { origin } })
@@ -125,7 +126,8 @@ t.test('the service in the sandbox has the settings of the environment', async (
   const { output, waitFor } = spawnNode(t, [entry], {
     ...environment,
     KYB_POLICY_FILE: `${t.testdir({ 'policy.json': policy })}/policy.json`,
-    KYB_EXTERNAL_REF: 'user:{userId}',
+    KYB_EXTERNAL_REF: 'user:{userHash}',
+    KYB_IDENTITY_KEY: 'k'.repeat(32),
     AUTH_REQUIRED_SCOPE: 'kyb.create',
     IDENFY_API_KEY: 'real-key',
   })
@@ -145,7 +147,11 @@ t.test('the service in the sandbox has the settings of the environment', async (
     })
   }
   t.match(await create('openid'), { status: 403, json: { code: 'insufficient-scope' } })
-  t.match(await create('kyb.create'), { status: 201, json: { externalRef: 'user:u-1', tags: ['vip'] } })
+  t.match(await create('kyb.create'), { status: 201, json: { externalRef: /^user:.{22}$/, tags: ['vip'] } })
+  t.match((await send(`${address('demo page')}/settings.json`)).json, {
+    scope: 'kyb.create',
+    faultsByCaller: false,
+  })
 })
 
 t.test('explain uses the configuration of the sandbox, and its identity provider', async (t) => {
