@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { createRequire } from 'node:module'
 import { networkInterfaces } from 'node:os'
@@ -8,6 +8,7 @@ import { type BrowserContextOptions, chromium, type Page, type Request } from 'p
 import t, { type Test } from 'tap'
 import { problemCodes } from '../../sandbox/demo/messages.js'
 import { inTime, listen, send, spawnNode } from '../helper.js'
+import { smallPng } from './small-png.js'
 
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
 const shots = '.screenshots'
@@ -995,12 +996,14 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
         await heading(page, 'Our verification partner asks us to wait').waitFor()
         await page.getByText('Request', { exact: true }).click()
         await page.getByText('What reached iDenfy', { exact: true }).click()
-        await page.evaluate('document.activeElement.blur()')
+        await page.evaluate('document.activeElement.blur(); scrollTo(0, 0)')
         const panel = await page.locator('#last').boundingBox()
         const height = Math.ceil(Number(panel?.y) + Number(panel?.height)) + 16
         mkdirSync('docs/images', { recursive: true })
         const clip = { x: 0, y: 0, width: 1280, height }
-        await page.screenshot({ path: 'docs/images/demo.png', fullPage: true, clip })
+        const picture = await page.screenshot({ fullPage: true, clip })
+        await page.goto('about:blank')
+        writeFileSync('docs/images/demo.png', await smallPng(page, picture))
       },
       { viewport: { width: 1280, height: 800 }, colorScheme: 'light', sandbox },
     )
