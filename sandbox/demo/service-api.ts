@@ -160,7 +160,7 @@ export interface operations {
             /**
              * @description `malformed-request`: the request cannot be parsed, is not UTF-8, has a query string or an invalid `Idempotency-Key`, or is ambiguous (for example two `Authorization` headers). `detail` says which. Fix the cause that `detail` names.
              *
-             *     `validation-failed`: the body does not match the schema. `errors` lists every fault. Fix the properties that `errors` points to. The same body will fail again.
+             *     `validation-failed`: a property of the body is unknown, has a wrong value, or conflicts with the flow. `errors` lists every fault. Fix the properties that `errors` points to. The same body will fail again.
              */
             400: {
                 headers: {
@@ -234,7 +234,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `request-timeout`: the request was not complete in time. Retry the request, on a better connection if possible. */
+            /** @description `request-timeout`: the request was not complete in time. Do not retry automatically. Show a button that retries with the same `Idempotency-Key`. */
             408: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -346,11 +346,11 @@ export interface operations {
                 };
             };
             /**
-             * @description `provider-rejected`: iDenfy refused the request for a reason that the caller cannot change: credentials, funds, contract, configuration, or a certificate that is not trusted. The log has the class. Page the on-call engineer. Show that verification is not available now, with `requestId`. The operator must act.
+             * @description `provider-rejected`: iDenfy refused the request for a reason that the caller cannot change: credentials, funds, contract, configuration, or a certificate that is not trusted. The log has the class. Show that verification is not available now, with `requestId`. The operator must act.
              *
-             *     `provider-bad-response`: iDenfy's response is not the requested token. Show that verification is not available now, with `requestId`. The operator must check the log.
+             *     `provider-bad-response`: iDenfy's response is not the requested token. Do not retry automatically. A verification may exist. Show `requestId`, and tell the operator. If the user tries again, send a new `Idempotency-Key`.
              *
-             *     `provider-outcome-unknown`: the connection was lost after the request was sent, iDenfy responded with a 5xx status, or the instance that sent the request is gone. Do not retry automatically. Let the user decide to try again, with a new `Idempotency-Key`. A verification may exist, and a second one may be opened.
+             *     `provider-outcome-unknown`: the connection was lost after the request was sent, or iDenfy responded with a 5xx status. Or the instance that sent the request is gone. Do not retry automatically. Let the user decide to try again, with a new `Idempotency-Key`. A verification may exist, and a second one may be opened.
              */
             502: {
                 headers: {
@@ -369,11 +369,11 @@ export interface operations {
              *
              *     `provider-rate-limited`: iDenfy limits the requests of the account. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
              *
-             *     `auth-keys-unavailable`: the identity provider's signing keys, or the key of this token, could not be fetched. Wait as `Retry-After` says and retry. The user does not need to sign in again.
+             *     `auth-keys-unavailable`: the identity provider's signing keys, or the key of this token, could not be fetched. Wait as `Retry-After` says and retry with the same `Idempotency-Key`. The user does not need to sign in again.
              *
              *     `state-unavailable`: Redis is unavailable, and without it this request could open a second verification. Nothing was sent. See `REDIS_REQUIRED`. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
              *
-             *     `overloaded`: this instance has too many requests. Wait as `Retry-After` says and retry.
+             *     `overloaded`: this instance has too many requests. Wait as `Retry-After` says and retry with the same `Idempotency-Key`.
              *
              *     `draining`: this instance is shutting down. Retry on a new connection. Another instance will respond.
              */

@@ -144,7 +144,7 @@ export const environmentSchema = Type.Object({
   KYB_CLIENT_ID: Type.String({
     default: '{companyId}',
     description:
-      'Template of `clientId`: a text with `{companyId}`, `{userId}`, `{companyHash}`, `{userHash}`, `{requestId}`',
+      'Template of `clientId`: a text with one or more of `{companyId}`, `{userId}`, `{companyHash}`, `{userHash}`, `{requestId}`',
   }),
   KYB_EXTERNAL_REF: Type.String({
     default: '{userId}',
@@ -155,7 +155,8 @@ export const environmentSchema = Type.Object({
       pattern: '^[!-~]+$',
       minLength: 32,
       expected: 'at least 32 characters of printable ASCII without spaces',
-      description: 'HMAC key of `{companyHash}` and `{userHash}`',
+      description:
+        'HMAC key of `{companyHash}` and `{userHash}`: 32 to 512 characters, for example from `openssl rand -base64 32`. Back it up',
     }),
   ),
   KYB_POLICY_FILE: Type.Optional(
@@ -193,7 +194,7 @@ export const environmentSchema = Type.Object({
   REDIS_REQUIRED: choice(['false', 'keys', 'true'], {
     default: 'keys',
     description:
-      'Which requests to refuse while Redis is unavailable, because they could open a second verification: those with an `Idempotency-Key` (`keys`), all (`true`) or none (`false`)',
+      'Requests to refuse while Redis is unavailable, because they could open a second verification. `keys`: those with an `Idempotency-Key`. `true`: all. `false`: none',
   }),
   STATE_ENCRYPTION_KEY: Type.Optional(
     secret({
@@ -207,7 +208,7 @@ export const environmentSchema = Type.Object({
     list('[^,]+', {
       expected: 'a comma-separated list of origins',
       description:
-        'Origins whose pages may call the service, comma separated: `https://app.example.com`, `capacitor://localhost`, or `https://*.example.com` for any one label',
+        'Origins whose pages may call the service, comma separated: `https://app.example.com`, `capacitor://localhost`, or `https://*.example.com`, where `*` stands for one label',
     }),
   ),
   TRUST_PROXY: Type.Optional(

@@ -63,7 +63,7 @@ export const problems = {
     status: 400,
     title: 'The request body is not valid',
     retryable: false,
-    when: 'the body does not match the schema. `errors` lists every fault',
+    when: 'a property of the body is unknown, has a wrong value, or conflicts with the flow. `errors` lists every fault',
     advice: 'Fix the properties that `errors` points to. The same body will fail again.',
   },
   unauthenticated: {
@@ -147,7 +147,7 @@ export const problems = {
     title: 'The request was sent too slowly',
     retryable: true,
     when: 'the request was not complete in time',
-    advice: 'Retry the request, on a better connection if possible.',
+    advice: 'Do not retry automatically. Show a button that retries with the same `Idempotency-Key`.',
   },
   'kyb-session-conflict': {
     status: 409,
@@ -218,7 +218,7 @@ export const problems = {
     title: 'The verification provider refused the service',
     retryable: false,
     outcome: 'not-created',
-    when: 'iDenfy refused the request for a reason that the caller cannot change: credentials, funds, contract, configuration, or a certificate that is not trusted. The log has the class. Page the on-call engineer',
+    when: 'iDenfy refused the request for a reason that the caller cannot change: credentials, funds, contract, configuration, or a certificate that is not trusted. The log has the class',
     advice: 'Show that verification is not available now, with `requestId`. The operator must act.',
   },
   'provider-bad-response': {
@@ -227,14 +227,15 @@ export const problems = {
     retryable: false,
     outcome: 'unknown',
     when: "iDenfy's response is not the requested token",
-    advice: 'Show that verification is not available now, with `requestId`. The operator must check the log.',
+    advice:
+      'Do not retry automatically. A verification may exist. Show `requestId`, and tell the operator. If the user tries again, send a new `Idempotency-Key`.',
   },
   'provider-outcome-unknown': {
     status: 502,
     title: 'It is unknown whether a verification was opened',
     retryable: false,
     outcome: 'unknown',
-    when: 'the connection was lost after the request was sent, iDenfy responded with a 5xx status, or the instance that sent the request is gone',
+    when: 'the connection was lost after the request was sent, or iDenfy responded with a 5xx status. Or the instance that sent the request is gone',
     advice:
       'Do not retry automatically. Let the user decide to try again, with a new `Idempotency-Key`. A verification may exist, and a second one may be opened.',
   },
@@ -262,7 +263,8 @@ export const problems = {
     retryable: true,
     retryAfterSeconds: 5,
     when: "the identity provider's signing keys, or the key of this token, could not be fetched",
-    advice: 'Wait as `Retry-After` says and retry. The user does not need to sign in again.',
+    advice:
+      'Wait as `Retry-After` says and retry with the same `Idempotency-Key`. The user does not need to sign in again.',
   },
   'state-unavailable': {
     status: 503,
@@ -278,7 +280,7 @@ export const problems = {
     retryable: true,
     retryAfterSeconds: 2,
     when: 'this instance has too many requests',
-    advice: 'Wait as `Retry-After` says and retry.',
+    advice: 'Wait as `Retry-After` says and retry with the same `Idempotency-Key`.',
   },
   draining: {
     status: 503,
