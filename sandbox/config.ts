@@ -9,7 +9,11 @@ const port = (number: number) => Type.Integer({ minimum: 0, maximum: 65_535, def
 
 const SandboxConfig = Type.Object({
   /** The address that everything listens on. */
-  SANDBOX_HOST: Type.String({ default: '127.0.0.1' }),
+  SANDBOX_HOST: Type.String({
+    default: '127.0.0.1',
+    pattern: '^[A-Za-z0-9.:-]+$',
+    expected: 'an address of this machine',
+  }),
   /** The host in all URLs, if it is not that address: in a container, and behind a name. */
   SANDBOX_URL_HOST: Type.Optional(
     Type.String({ pattern: '^[A-Za-z0-9.-]+$', expected: 'a host name or an IPv4 address' }),
@@ -20,7 +24,11 @@ const SandboxConfig = Type.Object({
   SANDBOX_IDENTITY_PORT: port(4011),
   SANDBOX_DEMO_PORT: port(4012),
   /** Origins of your own pages, in addition to the demo page. The default is Vite's development server. */
-  SANDBOX_CORS_ORIGINS: Type.String({ default: 'http://localhost:5173' }),
+  SANDBOX_CORS_ORIGINS: Type.String({
+    default: 'http://localhost:5173',
+    pattern: '^[a-z][a-z0-9+.-]*://[^\\s,/]+( *, *[a-z][a-z0-9+.-]*://[^\\s,/]+)*$',
+    expected: 'a comma-separated list of origins such as http://localhost:5173',
+  }),
 })
 export type SandboxConfig = Static<typeof SandboxConfig>
 
@@ -41,7 +49,13 @@ const wildcardHosts = ['0.0.0.0', '::']
 
 /** @throws Error that names every invalid variable */
 export function loadSandboxConfig(environment: NodeJS.ProcessEnv = process.env): SandboxConfig {
-  const { values, faults } = parseEnvironment(SandboxConfig, environment)
+  const { values, faults: wrongValues } = parseEnvironment(SandboxConfig, environment)
+  const faults = new Map(wrongValues)
+  const known = Object.keys(SandboxConfig.properties)
+  const unknown = Object.keys(environment).filter(
+    (name) => name.startsWith('SANDBOX_') && !known.includes(name),
+  )
+  for (const name of unknown) faults.set(name, `is not known; there are ${known.join(', ')}`)
   if (faults.size > 0) throw new Error([...faults].map(([name, fault]) => `${name} ${fault}`).join('; '))
   return values
 }
@@ -80,6 +94,12 @@ export function loadServiceConfig(
     AUTH_ISSUER: issuerOf(config),
     AUTH_AUDIENCE: audience,
     AUTH_JWKS_URL: `${identityUrl}/.well-known/jwks.json`,
+    // The sandbox's tokens fit the defaults of these.
+    AUTH_ALGORITHMS: undefined,
+    AUTH_TOKEN_TYPES: undefined,
+    AUTH_USER_CLAIM: undefined,
+    AUTH_COMPANY_CLAIM: undefined,
+    AUTH_MAX_TOKEN_LIFETIME_SECONDS: undefined,
     IDENFY_API_KEY: credentials.apiKey,
     IDENFY_API_SECRET: credentials.apiSecret,
     IDENFY_BASE_URL: idenfyUrl,

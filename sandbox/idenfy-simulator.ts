@@ -101,7 +101,7 @@ export function buildIdenfySimulator({
   app.setErrorHandler((error: FastifyError, _request, reply) => {
     const [first] = error.validation ?? []
     // Fastify's parsers set a status.
-    if (!first) return reply.code(Number(error.statusCode)).send(errorBody('JSON_ERROR', error.message))
+    if (!first) return reply.code(error.statusCode ?? 500).send(errorBody('JSON_ERROR', error.message))
     const identifier = first.keyword === 'required' ? 'MISSING_VALUE' : 'BAD_VALUE'
     return reply.code(400).send(errorBody(identifier, `${first.instancePath} ${first.message}`))
   })
@@ -208,6 +208,7 @@ export function buildIdenfySimulator({
     outcome ?? (expiresAtMs <= now() ? 'expired' : undefined)
 
   app.get('/kyb/info/', async ({ headers }, reply) => {
+    reply.header('cache-control', 'no-store')
     const token = findToken(headers.authorization)
     if (!token) return reply.code(401).send(errorBody('UNAUTHORIZED', 'Invalid token.'))
     const outcome = outcomeOf(token)

@@ -40,8 +40,9 @@ async function main(component = 'all'): Promise<void> {
       listening.push(app)
       return originAt(urlHost, url)
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
-      throw new Error(`Port ${port} is in use; set ${portVariable} to another one`)
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'EADDRINUSE') throw new Error(`Port ${port} is in use; set ${portVariable} to another one`)
+      throw new Error(`Cannot listen on SANDBOX_HOST, ${config.SANDBOX_HOST} (${code})`)
     }
   }
 
@@ -82,14 +83,14 @@ Onboarding BFF sandbox. It never calls iDenfy. Its keys and tokens are lost when
   management         ${managementUrl}
   iDenfy simulator   ${idenfyUrl}
   identity provider  ${identityUrl}
-  documentation      ${serviceUrl}/docs
+  documentation      ${serviceConfig.DOCS ? `${serviceUrl}/docs` : 'none, because DOCS is false'}
   demo page          ${demoUrl}
 
 ${ignored.length > 0 ? `Ignored, because the sandbox sets them itself: ${ignored.join(', ')}\n\n` : ''}Open the demo page in a browser, or create a KYB token as user u-1 of company acme:
 
   curl -sS -X POST ${serviceUrl}/onboarding/kyb-token \\
     -H "Authorization: Bearer $(curl -sS ${identityUrl}/token \\
-      -H 'Content-Type: application/json' -d '{"userId":"u-1","companyId":"acme"}' \\
+      -H 'Content-Type: application/json' -d '${JSON.stringify({ userId: 'u-1', companyId: 'acme', scope })}' \\
       | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')"
 
 `)

@@ -34,7 +34,7 @@ function close(reason: keyof typeof texts): void {
 
 /** Shows the form, or how it has ended. */
 async function showState(): Promise<void> {
-  const info = await fetch('/kyb/info/', { headers }).catch(() => undefined)
+  const info = await fetch('/kyb/info/', { headers, cache: 'no-store' }).catch(() => undefined)
   if (!info) return close('unreachable')
   if (info.ok) return show('open')
   const { message } = (await info.json()) as { message: string | { completed: boolean } }

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import type { Config } from '../config/config.js'
 import { type Explanation, explainRequest, explainToken } from './explanation.js'
@@ -31,6 +31,25 @@ const maxTokenFileBytes = 64 * 1024
  */
 export async function runExplain(args: string[], command: string, load: () => Config): Promise<number> {
   try {
+    const values = parse(args)
+    if (values.help) {
+      process.stdout.write(usageOf(command))
+      return 0
+    }
+    const { isAccepted, explanation } = await explain(values, load)
+    process.stdout.write(format(explanation))
+    return isAccepted ? 0 : 1
+  } catch (error) {
+    const usage = error instanceof ArgumentError ? `\n${usageOf(command)}` : ''
+    process.stderr.write(`${(error as Error).message}\n${usage}`)
+    return 2
+  }
+}
+
+class ArgumentError extends Error {}
+
+function parse(args: string[]) {
+  try {
     const { values } = parseArgs({
       args,
       options: {
@@ -41,16 +60,10 @@ export async function runExplain(args: string[], command: string, load: () => Co
         help: { type: 'boolean', short: 'h' },
       },
     })
-    if (values.help) {
-      process.stdout.write(usageOf(command))
-      return 0
-    }
-    const { isAccepted, explanation } = await explain(values, load)
-    process.stdout.write(format(explanation))
-    return isAccepted ? 0 : 1
-  } catch (error) {
-    process.stderr.write(`${(error as Error).message}\n\n${usageOf(command)}`)
-    return 2
+    return values
+  } catch {
+    // The message of Node quotes the argument, which may be a token.
+    throw new ArgumentError('There is an unknown argument, or one without its value.')
   }
 }
 
@@ -67,37 +80,56 @@ async function explain(
 ): Promise<Explanation> {
   if (tokenFile !== undefined) {
     if (user !== undefined)
-      throw new Error('--user cannot be used with --token-file: the token names the user.')
+      throw new ArgumentError('--user cannot be used with --token-file: the token names the user.')
     const token = readToken(tokenFile)
     return explainToken(load(), token, company, body)
   }
   if (company === undefined || user === undefined) {
-    throw new Error('--company and --user are required, or --token-file.')
+    throw new ArgumentError('--company and --user are required, or --token-file.')
   }
   return explainRequest(load(), { companyId: company, userId: user }, body)
 }
 
 /** The token in a file, which may have been copied with the `Bearer` in front of it. */
 function readToken(path: string): string {
-  let text: string
-  try {
-    text = readFileSync(path, 'utf8')
-  } catch (error) {
-    throw new Error(`--token-file cannot be read: ${(error as NodeJS.ErrnoException).code}.`)
-  }
+  const text = readStart(path, maxTokenFileBytes + 1)
   const token = text
     .replace(/^\ufeff/, '')
     .trim()
     .replace(/^(authorization: *)?bearer +/i, '')
-  if (token === '') throw new Error('--token-file is empty.')
-  if (text.length > maxTokenFileBytes) throw new Error('--token-file is larger than 64 KiB.')
+  if (token === '') throw new ArgumentError('--token-file is empty.')
+  if (text.length > maxTokenFileBytes) throw new ArgumentError('--token-file is larger than 64 KiB.')
   return token
 }
 
-/** JSON, with each check of a token on its own line. */
+/** At most so many bytes of a file, which may be a pipe or a device. */
+function readStart(path: string, maxBytes: number): string {
+  try {
+    const file = openSync(path, 'r')
+    const bytes = Buffer.alloc(maxBytes)
+    let length = 0
+    for (let read = -1; read !== 0 && length < maxBytes; length += read) {
+      read = readSync(file, bytes, length, maxBytes - length, null)
+    }
+    closeSync(file)
+    return bytes.toString('utf8', 0, length)
+  } catch (error) {
+    throw new ArgumentError(`--token-file cannot be read: ${(error as NodeJS.ErrnoException).code}.`)
+  }
+}
+
+/** JSON, with each check of a token on its own line, and without characters that change what a terminal shows. */
 function format({ token, ...explanation }: Explanation['explanation']): string {
   const lines = Array.isArray(token) ? token.map((check) => `    ${JSON.stringify(check)}`) : []
   const rest = JSON.stringify(explanation, undefined, 2)
-  if (lines.length === 0) return `${rest}\n`
-  return `{\n  "token": [\n${lines.join(',\n')}\n  ],${rest.slice(1)}\n`
+  const text = lines.length === 0 ? rest : `{\n  "token": [\n${lines.join(',\n')}\n  ],${rest.slice(1)}`
+  return `${text.replace(/[^\P{C}\n]|\p{Zl}|\p{Zp}/gu, escapeCharacter)}\n`
+}
+
+/** As JSON does with control characters. */
+function escapeCharacter(character: string): string {
+  return character
+    .split('')
+    .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+    .join('')
 }

@@ -13,7 +13,7 @@ import { KybSession } from '../services/idenfy/schemas.js'
 import { createClientIdentity } from '../services/kyb/client-identity.js'
 import { createSessionPolicy, parsePolicy } from '../services/kyb/session-policy.js'
 import { version } from '../version.js'
-import { tokenChecks } from './token-checks.js'
+import { type KeySetFindings, tokenChecks } from './token-checks.js'
 
 /** Stands for the id that a request would have. */
 const requestId = '00000000-0000-4000-8000-000000000000'
@@ -32,13 +32,15 @@ export async function explainToken(
   body: string,
 ): Promise<Explanation> {
   const settings = authenticationSettings(config)
-  let keyFault: string | undefined
+  const keySet: KeySetFindings = { ignored: [] }
   const { authenticate, close } = createAuthenticator(settings, {
     userAgent: `onboarding-bff/${version}`,
     onFetchFailed: (error) => {
-      keyFault = (error as Error).message
+      keySet.fault = (error as Error).message
     },
-    onKeysIgnored: () => {},
+    onKeysIgnored: (ignored) => {
+      keySet.ignored = ignored
+    },
     clock: systemClock,
   })
   try {
@@ -47,7 +49,7 @@ export async function explainToken(
       throw error
     })
     const refusal = result instanceof Problem ? result : undefined
-    const token = tokenChecks(accessToken, settings, refusal, keyFault, systemClock.now())
+    const token = tokenChecks(accessToken, settings, refusal, keySet, systemClock.now())
     if (result instanceof Problem) return { isAccepted: false, explanation: { token, ...refusalOf(result) } }
     const { isAccepted, explanation } = await explainRequest(config, result, body)
     return { isAccepted, explanation: { token, caller: result, ...explanation } }

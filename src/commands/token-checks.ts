@@ -8,6 +8,7 @@ import {
 } from '../services/auth/access-token.js'
 import type { AuthenticationSettings } from '../services/auth/authenticator.js'
 import { createClaimReader, scopesOf } from '../services/auth/caller.js'
+import type { IgnoredKey } from '../services/auth/key-set.js'
 
 type CheckName =
   | 'form'
@@ -42,6 +43,12 @@ export interface TokenCheck {
 /** Without `result` and `reason`. */
 type Expectation = Omit<TokenCheck, 'result' | 'reason'>
 
+export interface KeySetFindings {
+  fault?: string
+  ignored: readonly IgnoredKey[]
+}
+
+const maxShownKeys = 10
 const requiredClaims = ['iss', 'aud', 'exp', 'sub']
 
 /** The check that fails for each reason. A claim that is missing fails `required claims` instead. */
@@ -75,17 +82,17 @@ const checkOfReason: Readonly<Record<InvalidTokenReason, CheckName>> = {
  * Every check of an access token, in the order in which the service makes them.
  *
  * @param refusal why the service refuses the token; undefined if it accepts it
- * @param keyFault what was received instead of a key set
+ * @param keySet what was received instead of a key set, and the keys of it that are not used
  * @param now wall clock, milliseconds since the epoch
  */
 export function tokenChecks(
   token: string,
   settings: AuthenticationSettings,
   refusal: Problem | undefined,
-  keyFault: string | undefined,
+  keySet: KeySetFindings,
   now: number,
 ): TokenCheck[] {
-  const expectations = expectationsOf(token, settings, keyFault, now)
+  const expectations = expectationsOf(token, settings, keySet, now)
   const failed = refusal && failedCheck(refusal, partOf(token, 1))
   const at =
     failed === undefined ? expectations.length : expectations.findIndex(({ check }) => check === failed)
@@ -113,7 +120,7 @@ type Claims = Readonly<Record<string, unknown>>
 function expectationsOf(
   token: string,
   settings: AuthenticationSettings,
-  keyFault: string | undefined,
+  { fault: keyFault, ignored }: KeySetFindings,
   now: number,
 ): Expectation[] {
   const header = partOf(token, 0)
@@ -144,13 +151,15 @@ function expectationsOf(
     {
       check: 'header parameters',
       expected: `none of ${refusedParameters.join(', ')}, and a text as kid`,
-      received: Object.keys(header).join(', ') || 'none',
+      received: shown(Object.keys(header)) || 'none',
     },
     {
       check: 'signing key',
       setting: 'AUTH_JWKS_URL',
       expected: `a key of ${settings.jwksUrl.replace(/\?.*/, '')}`,
-      received: keyFault ?? (header.kid === undefined ? 'no kid' : `kid ${shown(header.kid)}`),
+      received:
+        keyFault ??
+        `${header.kid === undefined ? 'no kid' : `kid ${shown(header.kid)}`}${ignoredText(ignored)}`,
     },
     { check: 'signature', expected: 'made with that key', received: 'compared with the key' },
     {
@@ -169,7 +178,7 @@ function expectationsOf(
       check: 'times',
       setting: 'AUTH_CLOCK_TOLERANCE_SECONDS',
       expected: `exp after and nbf before ${dateOf(now / 1000)}, with ${tolerance} seconds of tolerance`,
-      received: `exp ${dateOf(exp)}, nbf ${dateOf(nbf)}`,
+      received: `exp ${dateOf(exp)}, nbf ${dateOf(nbf)}, iat ${dateOf(iat)}`,
     },
     {
       check: 'token type',
@@ -216,6 +225,12 @@ function expectationsOf(
 
 function kindOf({ token_use: use, typ }: Claims): string {
   return `${use === undefined ? '' : `; token_use ${shown(use)}`}${typ === undefined ? '' : `; typ ${shown(typ)}`}`
+}
+
+function ignoredText(ignored: readonly IgnoredKey[]): string {
+  if (ignored.length === 0) return ''
+  const keys = ignored.slice(0, maxShownKeys).map(({ kid, reason }) => `${shown(kid)} (${reason})`)
+  return `; keys of the set that are not used: ${keys.join(', ')}`
 }
 
 /** Seconds since the epoch as a date. */

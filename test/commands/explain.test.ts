@@ -28,7 +28,7 @@ async function start(t: Test, { env = {} }: { env?: Record<string, string> } = {
       new Secrets(),
     )
     const code = await exited()
-    return { code, stderr: output.stderr, ...(output.stdout && { json: JSON.parse(output.stdout) }) }
+    return { code, ...output, ...(output.stdout && { json: JSON.parse(output.stdout) }) }
   }
   return { service, explain, directory }
 }
@@ -96,11 +96,13 @@ t.test('wrong arguments and a wrong configuration exit with code 2', async (t) =
   for (const args of [[], ['--company', 'acme'], ['--company', 'acme', '--user', 'u', '--canary', 'x']]) {
     const { code, stderr } = await explain(...args)
     t.equal(code, 2)
+    t.notMatch(stderr, 'canary')
     t.match(stderr, /^\S.*\n\nUsage:\n {2}node dist\/commands\/explain\.js --company ID/)
   }
   const { exited, output } = spawnNode(t, ['dist/commands/explain.js', '--company', 'a', '--user', 'u'], {})
   t.equal(await exited(), 2)
   t.match(output.stderr, /AUTH_ISSUER is required/)
+  t.notMatch(output.stderr, 'Usage')
 })
 
 t.test('--help says what the program can do', async (t) => {
@@ -189,11 +191,11 @@ t.test(
           'expired',
           'times',
           await sign({ iat: now - 600, exp: now - 60 }),
-          { received: /^exp 20\d\d-.*nbf none$/ },
+          { received: /^exp 20\d\d-.*nbf none, iat 20/ },
         ],
         ['claim-nbf', 'times', await sign({ nbf: now + 300 })],
-        ['claim-exp', 'times', await sign({ exp: 'never' }), { received: 'exp never, nbf none' }],
-        ['claim-iat', 'times', await sign({ iat: 'never' })],
+        ['claim-exp', 'times', await sign({ exp: 'never' }), { received: /^exp never, nbf none, iat 20/ }],
+        ['claim-iat', 'times', await sign({ iat: 'never' }), { received: /iat never$/ }],
         [
           'token-type',
           'token type',
@@ -256,6 +258,19 @@ t.test(
   },
 )
 
+t.test('explain writes no character that changes what a terminal shows', async (t) => {
+  const { service, explain, directory } = await start(t)
+  const text = 'a\u009b31m\u202eb\u2028c\u{e0001}'
+  writeFileSync(
+    `${directory}/token`,
+    await service.token({ aud: [audience, text], sub: 'u\u202e1' }, { [text]: 1 }),
+  )
+  const { code, stdout } = await explain('--token-file', `${directory}/token`)
+  t.equal(code, 1)
+  t.notMatch(stdout, /[\u007f-\u009f\u202e\u2028\u{e0001}]/u)
+  t.match(stdout, '"userId": "u\\u202e1"')
+})
+
 t.test('without a usable key set, explain says what the identity provider sent', async (t) => {
   const service = await build(t)
   const token = await service.token()
@@ -267,6 +282,17 @@ t.test('without a usable key set, explain says what the identity provider sent',
     result: 'failed',
     reason: 'auth-keys-unavailable',
     received: 'status 404',
+  })
+})
+
+t.test('explain names the keys of the set that the service does not use', async (t) => {
+  const weak = { ...signer, publicJwk: { ...signer.publicJwk, kid: 'for-encryption', use: 'enc' } }
+  const service = await build(t, { signers: [signer, weak] })
+  const token = await service.token({}, { kid: 'for-encryption' })
+  const { explanation } = await explainToken(loadConfig(service.environment), token, undefined, '{}')
+  t.match((explanation.token as TokenCheck[])[3], {
+    reason: 'unknown-key',
+    received: 'kid for-encryption; keys of the set that are not used: for-encryption (use)',
   })
 })
 

@@ -190,13 +190,15 @@ t.test('a sandbox that cannot start says why', async (t) => {
       `Port ${port} is in use; set ${name} to another one`,
     ]),
     // An address of RFC 5737 that no machine has.
-    [[], { SANDBOX_HOST: '192.0.2.1' }, 'listen EADDRNOTAVAIL: address not available 192.0.2.1'],
+    [[], { SANDBOX_HOST: '192.0.2.1' }, 'Cannot listen on SANDBOX_HOST, 192.0.2.1 (EADDRNOTAVAIL)'],
+    [[], { SANDBOX_HOST: '' }, 'SANDBOX_HOST must be an address of this machine'],
     [
       [],
       { SANDBOX_CORS_ORIGINS: '*' },
-      // After the origins of the sandbox's own pages.
-      /^The configuration has 1 fault\(s\):\n {2}CORS_ORIGINS must be a comma-separated list of origins such as .*; got ".*,\*"$/,
+      'SANDBOX_CORS_ORIGINS must be a comma-separated list of origins such as http://localhost:5173',
     ],
+    [[], { SANDBOX_HOTS: 'x' }, /^SANDBOX_HOTS is not known; there are SANDBOX_HOST, /],
+    [[], { KYB_POLCY_FILE: 'x' }, /KYB_POLCY_FILE is not known; did you mean KYB_POLICY_FILE\?$/],
     [[], { SANDBOX_PORT: 'x' }, 'SANDBOX_PORT must be an integer from 0 to 65535'],
     [['idp'], {}, 'Unknown component "idp"; use idenfy-simulator, identity-provider, demo or all'],
     [[''], {}, 'Unknown component ""; use idenfy-simulator, identity-provider, demo or all'],

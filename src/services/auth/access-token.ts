@@ -99,13 +99,16 @@ export function unexpected(
   return invalidToken(reason, cause, { expected, received: shown(received) })
 }
 
-/** A claim as the log may show it, cut to 200 characters. */
+/** Control characters and others that could change what a terminal shows. */
+const invisible = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Surrogate}]/gu
+
+/** A claim as the log may show it, cut to 200 characters, without control characters. */
 export function shown(claim: unknown): string {
   const values = Array.isArray(claim) ? claim : [claim]
   const texts = values.map((value) =>
     ['string', 'number'].includes(typeof value) ? String(value) : value === undefined ? 'none' : typeof value,
   )
-  return texts.join(', ').slice(0, maxShown)
+  return texts.join(', ').slice(0, maxShown).replace(invisible, '\ufffd')
 }
 
 /** `typ` is a media type whose `application/` may be left out (RFC 7515, 4.1.9); case does not matter. */
