@@ -61,11 +61,15 @@ export function loadSandboxConfig(environment: NodeJS.ProcessEnv = process.env):
 }
 
 /** The host of all URLs. A wildcard address becomes the address of this machine in its network. */
-export function urlHostOf({ SANDBOX_HOST, SANDBOX_URL_HOST }: SandboxConfig): string {
+export function urlHostOf(
+  { SANDBOX_HOST, SANDBOX_URL_HOST }: SandboxConfig,
+  interfaces = networkInterfaces(),
+): string {
   if (SANDBOX_URL_HOST !== undefined) return SANDBOX_URL_HOST
   if (!wildcardHosts.includes(SANDBOX_HOST)) return isIPv6(SANDBOX_HOST) ? `[${SANDBOX_HOST}]` : SANDBOX_HOST
-  const addresses = Object.values(networkInterfaces()).flatMap((list = []) => list)
-  return addresses.find(({ internal, family }) => !internal && family === 'IPv4')?.address ?? '127.0.0.1'
+  const addresses = Object.values(interfaces).flat()
+  const own = addresses.find((address) => address?.internal === false && address.family === 'IPv4')
+  return own?.address ?? '127.0.0.1'
 }
 
 /** The same origin at another host. Without the port if it is the default one, as browsers write it. */

@@ -46,6 +46,7 @@ export async function explainToken(
   try {
     const result = await authenticate(accessToken, requestedCompanyId).catch((error) => {
       if (error instanceof Problem) return error
+      /* c8 ignore next -- only a bug of the service */
       throw error
     })
     const refusal = result instanceof Problem ? result : undefined

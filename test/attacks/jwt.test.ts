@@ -61,6 +61,15 @@ t.test('tokens signed like those of these tests are accepted', async (t) => {
   t.equal((await mint({ token: `${input}.${ecSign(input).toString('base64url')}` })).status, 201)
 })
 
+t.test('claims may be nested as deep as a token is long', async (t) => {
+  const { mint } = await start(t)
+  const nested = `${'['.repeat(4900)}${']'.repeat(4900)}`
+  const withClaim = (name: string) =>
+    jwt(header, `{"${name}":${nested},${JSON.stringify({ ...claims, [name]: undefined }).slice(1)}`)
+  t.equal((await mint({ token: withClaim('other') })).status, 201)
+  matchProblem(t, await mint({ token: withClaim('company_id') }), 'company-not-allowed')
+})
+
 t.test('transport and format', async (t) => {
   const { mint, refuse, arrived } = await start(t)
   const token = jwt()

@@ -166,6 +166,21 @@ t.test('the demo page in a real browser', { skip: missing, timeout: 400_000 }, a
     t.equal(created(), 1)
   })
 
+  await visit(
+    'a form that has ended stays ended when the browser goes back to it',
+    async (t, { page, created }) => {
+      await signIn(page, 'Ada Martin')
+      await start(page).click()
+      await heading(page, 'Tell us about your business').waitFor()
+      await page.getByRole('button', { name: 'Submit' }).click()
+      await page.getByRole('link', { name: 'Back to the page that you came from' }).click()
+      await heading(page, 'Welcome back').waitFor()
+      await page.goBack()
+      await heading(page, 'This form has been completed').waitFor()
+      t.equal(created(), 1)
+    },
+  )
+
   await visit('a form within the page is sent, fails, expires and closes', async (t, { page }) => {
     await signIn(page, 'Ben Okafor')
     const begin = async () => {

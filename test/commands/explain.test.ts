@@ -155,6 +155,7 @@ t.test(
         ['not-compact', 'form', 'opaque-token', { received: '1 parts, 12 characters' }],
         ['encoding', 'form', `${header}.${payload}.${signature.slice(0, -1)}B`],
         ['header', 'form', `bm9uZQ.${payload}.${signature}`],
+        ['header', 'form', `MQ.${payload}.${signature}`],
         ['claims', 'form', `${header}.${Buffer.from('\ufeff{}').toString('base64url')}.${signature}`],
         [
           'algorithm',

@@ -1,4 +1,4 @@
-import { networkInterfaces } from 'node:os'
+import type { NetworkInterfaceInfo } from 'node:os'
 import t from 'tap'
 import { loadSandboxConfig, loadServiceConfig, originAt, urlHostOf } from '../../sandbox/config.js'
 
@@ -9,6 +9,12 @@ const ports = [
   'SANDBOX_IDENTITY_PORT',
   'SANDBOX_DEMO_PORT',
 ]
+
+t.test('a misspelt variable is a fault', async (t) => {
+  t.throws(() => loadSandboxConfig({ SANDBOX_HOTS: 'x' }), {
+    message: /^SANDBOX_HOTS is not known; there are SANDBOX_HOST, SANDBOX_URL_HOST, /,
+  })
+})
 
 t.test('ports can be moved', async (t) => {
   t.strictSame(loadSandboxConfig({ SANDBOX_IDENFY_PORT: '5010', OTHER: 'x' }), {
@@ -55,9 +61,19 @@ t.test('URLs have the host that everything listens on, or the one that is set', 
   t.equal(hostFor({ SANDBOX_HOST: '192.168.1.20' }), '192.168.1.20')
   t.equal(hostFor({ SANDBOX_HOST: 'fd00::2' }), '[fd00::2]')
   t.equal(hostFor({ SANDBOX_HOST: '0.0.0.0', SANDBOX_URL_HOST: 'my-computer.local' }), 'my-computer.local')
-  const own = Object.values(networkInterfaces()).flatMap((list = []) => list.map(({ address }) => address))
   for (const SANDBOX_HOST of ['0.0.0.0', '::']) {
-    t.ok(own.includes(hostFor({ SANDBOX_HOST })), 'an address of this machine, for a wildcard')
+    const config = loadSandboxConfig({ SANDBOX_HOST })
+    const [loopback, ethernet] = ['127.0.0.1', '192.168.1.20'].map((address) => ({
+      address,
+      family: 'IPv4' as const,
+      internal: address === '127.0.0.1',
+      netmask: '255.255.255.0',
+      mac: '00:00:00:00:00:00',
+      cidr: null,
+    })) as [NetworkInterfaceInfo, NetworkInterfaceInfo]
+    t.equal(urlHostOf(config, { lo: [loopback], eth0: [ethernet] }), '192.168.1.20')
+    t.equal(urlHostOf(config, { lo: [loopback], eth0: undefined }), '127.0.0.1', 'without a network')
+    t.not(urlHostOf(config), SANDBOX_HOST)
   }
   t.throws(() => loadSandboxConfig({ SANDBOX_URL_HOST: 'http://x' }), {
     message: 'SANDBOX_URL_HOST must be a host name or an IPv4 address',

@@ -31,8 +31,8 @@ export interface AccessTokenVerifierOptions {
 const maxCacheBytes = 5 * 1024 * 1024
 /** Size of a cache entry without its claims. */
 const entryBytes = 600
-/** Parsed claims take more memory than their text. */
-const bytesPerCharacter = 3
+/** Parsed claims take more memory than the token. */
+const bytesPerCharacter = 2
 
 type Claims = JWTPayload & { readonly exp: number }
 
@@ -107,8 +107,7 @@ export function createAccessTokenVerifier(options: AccessTokenVerifierOptions) {
       throw toProblem(error, { iss: issuer, aud: audience })
     })
     checkTimes(verified.claims)
-    const size = entryBytes + bytesPerCharacter * JSON.stringify(verified.claims).length
-    cache.set(digest, verified, { size })
+    cache.set(digest, verified, { size: entryBytes + bytesPerCharacter * text.length })
     return verified.claims
   }
 }
