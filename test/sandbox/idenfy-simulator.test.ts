@@ -39,6 +39,13 @@ async function start(t: Parameters<typeof startPeers>[0], now?: () => number) {
   return { ...peers, post, info, end }
 }
 
+t.test('a bug of the simulator is status 500', async (t) => {
+  const { post } = await start(t, () => {
+    throw new Error('no clock')
+  })
+  t.match(await post(minimal), { status: 500, json: { message: 'no clock' } })
+})
+
 t.test('a token has every required field', async (t) => {
   const { post } = await start(t, () => Date.parse('2026-11-23T12:00:00Z'))
   const { status, json } = await post(minimal)
