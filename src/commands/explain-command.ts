@@ -120,9 +120,9 @@ function readStart(path: string, maxBytes: number): string {
 
 /** JSON, with each check of a token on its own line, and without characters that change what a terminal shows. */
 function format({ token, ...explanation }: Explanation['explanation']): string {
-  const lines = Array.isArray(token) ? token.map((check) => `    ${JSON.stringify(check)}`) : []
+  const lines = token?.map((check) => `    ${JSON.stringify(check)}`)
   const rest = JSON.stringify(explanation, undefined, 2)
-  const text = lines.length === 0 ? rest : `{\n  "token": [\n${lines.join(',\n')}\n  ],${rest.slice(1)}`
+  const text = lines === undefined ? rest : `{\n  "token": [\n${lines.join(',\n')}\n  ],${rest.slice(1)}`
   return `${text.replace(/[^\P{C}\n]|\p{Zl}|\p{Zp}/gu, escapeCharacter)}\n`
 }
 

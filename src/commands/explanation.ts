@@ -13,7 +13,7 @@ import { KybSession } from '../services/idenfy/schemas.js'
 import { createClientIdentity } from '../services/kyb/client-identity.js'
 import { createSessionPolicy, parsePolicy } from '../services/kyb/session-policy.js'
 import { version } from '../version.js'
-import { type KeySetFindings, tokenChecks } from './token-checks.js'
+import { type KeySetFindings, type TokenCheck, tokenChecks } from './token-checks.js'
 
 /** Stands for the id that a request would have. */
 const requestId = '00000000-0000-4000-8000-000000000000'
@@ -21,7 +21,7 @@ const requestId = '00000000-0000-4000-8000-000000000000'
 /** What the service would do, and whether it would send a request to iDenfy. */
 export interface Explanation {
   readonly isAccepted: boolean
-  readonly explanation: Readonly<Record<string, unknown>>
+  readonly explanation: Readonly<Record<string, unknown>> & { readonly token?: readonly TokenCheck[] }
 }
 
 /** Verifies an access token as the service does. It fetches the signing keys and calls no other service. */

@@ -93,7 +93,14 @@ t.test('pseudonyms are those of the service', async (t) => {
 
 t.test('wrong arguments and a wrong configuration exit with code 2', async (t) => {
   const { explain } = await start(t)
-  for (const args of [[], ['--company', 'acme'], ['--company', 'acme', '--user', 'u', '--canary', 'x']]) {
+  const wrong = [
+    [],
+    ['--company', 'acme'],
+    ['--company', 'acme', '--user', 'u', '--canary', 'x'],
+    ['canary.as.token'],
+    ['--token-file'],
+  ]
+  for (const args of wrong) {
     const { code, stderr } = await explain(...args)
     t.equal(code, 2)
     t.notMatch(stderr, 'canary')
@@ -236,7 +243,7 @@ t.test(
     for (const [reason, check, token, shown = {}] of rows) {
       const { isAccepted, explanation } = await explainToken(config, token, undefined, '{}')
       t.equal(isAccepted, false, reason)
-      const checks = explanation.token as TokenCheck[]
+      const { token: checks = [] } = explanation
       const failed = checks.findIndex(({ result }) => result === 'failed')
       t.match(checks[failed], { check, reason, ...shown }, reason)
       t.strictSame(
@@ -278,7 +285,7 @@ t.test('without a usable key set, explain says what the identity provider sent',
   const keys = (AUTH_JWKS_URL: string) => loadConfig({ ...service.environment, AUTH_JWKS_URL })
   const missing = await explainToken(keys(`${service.idenfyUrl}/missing`), token, undefined, '{}')
   t.match(missing.explanation, { refused: { code: 'auth-keys-unavailable', status: 503 } })
-  t.match((missing.explanation.token as TokenCheck[])[3], {
+  t.match(missing.explanation.token?.[3], {
     check: 'signing key',
     result: 'failed',
     reason: 'auth-keys-unavailable',
@@ -291,7 +298,7 @@ t.test('explain names the keys of the set that the service does not use', async 
   const service = await build(t, { signers: [signer, weak] })
   const token = await service.token({}, { kid: 'for-encryption' })
   const { explanation } = await explainToken(loadConfig(service.environment), token, undefined, '{}')
-  t.match((explanation.token as TokenCheck[])[3], {
+  t.match(explanation.token?.[3], {
     reason: 'unknown-key',
     received: 'kid for-encryption; keys of the set that are not used: for-encryption (use)',
   })
@@ -302,7 +309,7 @@ t.test('a token without a kid that fits several keys is refused as ambiguous', a
   const service = await build(t, { signers: [keys[0], keys[1]] })
   const token = await service.token({}, { kid: undefined }, keys[0])
   const { explanation } = await explainToken(loadConfig(service.environment), token, undefined, '{}')
-  t.match((explanation.token as TokenCheck[])[3], {
+  t.match(explanation.token?.[3], {
     result: 'failed',
     reason: 'ambiguous-key',
     received: 'no kid',
