@@ -11,6 +11,7 @@ import { connections } from './plugins/connections.js'
 import { cors } from './plugins/cors.js'
 import { gracefulShutdown } from './plugins/graceful-shutdown.js'
 import { idenfy } from './plugins/idenfy.js'
+import { idenfyConnections } from './plugins/idenfy-connections.js'
 import { kyb } from './plugins/kyb.js'
 import { loadShedding } from './plugins/load-shedding.js'
 import { type MetricsOptions, metrics } from './plugins/metrics.js'
@@ -65,8 +66,9 @@ export async function buildApp(config: Config, dependencies: AppDependencies) {
   await app.register(requestIds)
   await app.register(metrics, { logOutput })
   await app.register(accessLog)
-  await app.register(cors)
   await app.register(gracefulShutdown)
+  await app.register(idenfyConnections)
+  await app.register(cors)
   await app.register(loadShedding, { maxEventLoopDelayMs: limits.eventLoopDelayMs })
   await app.register(strictRequests)
   await app.register(redis)
@@ -99,8 +101,9 @@ export async function buildManagementApp(app: FastifyInstance, { logger }: AppDe
   await management.register(connections)
   await management.register(requestIds)
   await management.register(managementRoutes, {
-    isDraining: () => app.isDraining(),
+    isDraining: () => app.draining.aborted,
     hasSigningKeys: () => app.hasSigningKeys(),
+    idenfyWarmUp: () => app.idenfyWarmUp(),
     registry: app.metrics.registry,
   })
   return management

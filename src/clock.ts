@@ -24,6 +24,18 @@ export const systemClock: Clock = {
   setImmediate: (callback) => void setImmediate(callback),
 }
 
+/**
+ * Starts to measure. By the clock that has advanced more: the monotonic one may stand still while the machine is
+ * suspended.
+ *
+ * @returns how many milliseconds have passed
+ */
+export function startStopwatch({ now, monotonicNow }: Clock): () => number {
+  const wallMs = now()
+  const monotonicMs = monotonicNow()
+  return () => Math.max(monotonicNow() - monotonicMs, now() - wallMs)
+}
+
 /** Resolves after `delayMs`. */
 export function sleep({ setTimeout }: Clock, delayMs: number): Promise<void> {
   return new Promise((resolve) => void setTimeout(resolve, delayMs))

@@ -17,6 +17,7 @@ import type { Faults } from './faults.js'
 export type GivenValues = Partial<Record<EnvironmentVariable, string>>
 
 const minDrainDelayMs = 100
+const minStandbyAgeMs = 1_000
 
 /** Where the signing keys are: as set, or at the usual place below the issuer. */
 export function jwksUrlOf({ AUTH_JWKS_URL: url, AUTH_ISSUER: issuer }: GivenValues): string {
@@ -113,6 +114,10 @@ function checkCombinations(given: GivenValues, values: Partial<Environment>, { a
   }
   if (given.IDENFY_CONNECT_TIMEOUT_MS !== undefined && connectMs > timeoutMs) {
     add('IDENFY_CONNECT_TIMEOUT_MS', 'must not be longer than IDENFY_TIMEOUT_MS')
+  }
+  const { IDENFY_STANDBY_MAX_AGE_MS: standbyMs = missing } = values
+  if (standbyMs > 0 && standbyMs < minStandbyAgeMs) {
+    add('IDENFY_STANDBY_MAX_AGE_MS', `must be 0 or at least ${minStandbyAgeMs} milliseconds`)
   }
   if (drainMs > 0 && drainMs < minDrainDelayMs) {
     add('DRAIN_DELAY_MS', `must be 0 or at least ${minDrainDelayMs} milliseconds`)

@@ -135,6 +135,20 @@ export const environmentSchema = Type.Object({
     default: 2000,
     description: 'Time limit for connecting to iDenfy, including TLS. At most `IDENFY_TIMEOUT_MS`',
   }),
+  IDENFY_STANDBY_MAX_AGE_MS: Type.Integer({
+    minimum: 0,
+    maximum: 600_000,
+    default: 45_000,
+    description:
+      'How long an unused connection to iDenfy stands by for the next request, at most half of `IDENFY_CONNECTION_MAX_AGE_MS`. It costs one TLS handshake per age and instance. `0`: no connection stands by',
+  }),
+  IDENFY_CONNECTION_MAX_AGE_MS: Type.Integer({
+    minimum: 10_000,
+    maximum: 3_600_000,
+    default: 120_000,
+    description:
+      "No connection to iDenfy gets a request when it is older. New connections resolve iDenfy's name again",
+  }),
   IDENFY_MAX_IN_FLIGHT: Type.Integer({
     minimum: 1,
     maximum: 10_000,

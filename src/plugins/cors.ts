@@ -73,8 +73,10 @@ export const cors = fp(
         request.headers['access-control-request-method'] !== undefined
       if (origins.length === 0 || !isPreflight) return done()
       if (!isAllowed(origin)) return done(new Problem('preflight-refused'))
+      // A request will follow.
+      app.idenfyConnections.standby?.prepare()
       reply.code(204).headers(preflightFields).send()
     })
   },
-  { name: 'cors', fastify: '5.x', dependencies: ['problem-details'] },
+  { name: 'cors', fastify: '5.x', dependencies: ['problem-details', 'idenfy-connections'] },
 )

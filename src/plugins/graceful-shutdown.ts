@@ -6,8 +6,8 @@ declare module 'fastify' {
   interface FastifyInstance {
     /** Makes `/readyz` fail and waits until load balancers have had time to see it. Requests are still accepted. */
     drain(delayMs: number): Promise<void>
-    /** Whether the server drains or closes. */
-    isDraining(): boolean
+    /** Aborted when the server begins to drain or to close. */
+    draining: AbortSignal
   }
 }
 
@@ -17,16 +17,16 @@ declare module 'fastify' {
  */
 export const gracefulShutdown = fp(
   async (app) => {
-    let isDraining = false
+    const draining = new AbortController()
     let isClosing = false
-    app.decorate('isDraining', () => isDraining)
+    app.decorate('draining', draining.signal)
     app.decorate('drain', async (delayMs: number) => {
-      isDraining = true
+      draining.abort()
       app.connections.stopKeepAlive()
       await delay(delayMs)
     })
     app.addHook('preClose', async () => {
-      isDraining = true
+      draining.abort()
       isClosing = true
     })
     app.addHook('onRequest', (_request, _reply, done) => {

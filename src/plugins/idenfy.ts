@@ -1,6 +1,5 @@
 import fp from 'fastify-plugin'
 import { basicAuthorization, createIdenfyClient } from '../services/idenfy/client.js'
-import { createConnections } from '../services/idenfy/connections.js'
 import {
   classifyFailure,
   createResilientClient,
@@ -9,7 +8,7 @@ import {
 import { createBulkhead } from '../services/resilience/bulkhead.js'
 import { createCircuitBreaker } from '../services/resilience/circuit-breaker.js'
 import { createRetryBudget } from '../services/resilience/retry-budget.js'
-import { version } from '../version.js'
+import { userAgent } from './idenfy-connections.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -17,23 +16,10 @@ declare module 'fastify' {
   }
 }
 
-const userAgent = `onboarding-bff/${version}`
-
-/** Builds the client of iDenfy's API, and owns its connections. */
+/** Builds the client of iDenfy's API. */
 export const idenfy = fp(
   async (app) => {
-    const { metrics, config, clock } = app
-    const dispatcher = createConnections({
-      origin: config.IDENFY_BASE_URL,
-      maxConnections: config.IDENFY_MAX_IN_FLIGHT,
-      connectTimeoutMs: config.IDENFY_CONNECT_TIMEOUT_MS,
-      extraCa: config.idenfyCa,
-      proxyUrl: config.IDENFY_PROXY_URL,
-      userAgent,
-    })
-    // Nothing is in flight any more: the kyb plugin closes before this one and waits for it.
-    app.addHook('onClose', async () => dispatcher.destroy())
-
+    const { metrics, config, clock, idenfyConnections } = app
     const authorization = await app.reload(
       'credentials',
       async () => ({
@@ -59,11 +45,12 @@ export const idenfy = fp(
       'idenfy',
       createResilientClient({
         client: createIdenfyClient({
-          dispatcher,
+          dispatcher: idenfyConnections,
           origin: config.IDENFY_BASE_URL,
           authorization,
           userAgent,
           clock,
+          onIdleLimit: (limitMs) => idenfyConnections.standby?.noteIdleLimit(limitMs),
           onDrift: (upstreamStatus, log) => {
             metrics.idenfyDrifts.inc()
             log.warn({ event: 'idenfy-contract-drift', upstreamStatus }, 'a token came with another status')
@@ -76,6 +63,8 @@ export const idenfy = fp(
         clock,
         onAttempt: (outcome, durationMs, failureClass) => {
           metrics.idenfyRequests.inc({ outcome })
+          // The connection may be dead. Others may be, too.
+          if (outcome === 'provider-timeout') idenfyConnections.renew()
           if (failureClass) metrics.idenfyFailures.inc({ class: failureClass })
           metrics.idenfySeconds.observe(durationMs / 1000)
         },
@@ -83,5 +72,5 @@ export const idenfy = fp(
       }),
     )
   },
-  { name: 'idenfy', fastify: '5.x', dependencies: ['metrics', 'config-reload'] },
+  { name: 'idenfy', fastify: '5.x', dependencies: ['idenfy-connections', 'metrics', 'config-reload'] },
 )

@@ -5,6 +5,8 @@ import { Problem } from '../problems/problem.js'
 export interface ManagementOptions {
   readonly isDraining: () => boolean
   readonly hasSigningKeys: () => Promise<boolean>
+  /** Resolves half a second after the start at the latest. */
+  readonly idenfyWarmUp: () => Promise<void>
   readonly registry: Registry
 }
 
@@ -17,6 +19,7 @@ export const managementRoutes: FastifyPluginAsync<ManagementOptions> = async (ap
   app.get('/readyz', probe, async () => {
     if (options.isDraining()) throw new Problem('draining')
     if (!(await options.hasSigningKeys())) throw new Problem('auth-keys-unavailable')
+    await options.idenfyWarmUp()
     return { status: 'ready' }
   })
 

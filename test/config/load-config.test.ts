@@ -64,6 +64,8 @@ t.test('defaults', async (t) => {
       IDENFY_ENVIRONMENT: 'production',
       IDENFY_TIMEOUT_MS: 8000,
       IDENFY_CONNECT_TIMEOUT_MS: 2000,
+      IDENFY_STANDBY_MAX_AGE_MS: 45_000,
+      IDENFY_CONNECTION_MAX_AGE_MS: 120_000,
       IDENFY_MAX_IN_FLIGHT: 50,
       KYB_CLIENT_ID: '{companyId}',
       KYB_EXTERNAL_REF: '{userId}',

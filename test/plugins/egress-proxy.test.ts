@@ -41,7 +41,10 @@ async function start(
   IDENFY_PROXY_URL: string,
   env: Record<string, string> = {},
 ) {
-  const service = await build(t, { env: { IDENFY_BASE_URL, IDENFY_PROXY_URL, ...env } })
+  const service = await build(t, {
+    // Tests count tunnels.
+    env: { IDENFY_BASE_URL, IDENFY_PROXY_URL, IDENFY_STANDBY_MAX_AGE_MS: '0', ...env },
+  })
   service.secrets.add(goodToken.tokenString)
   service.secrets.add(authorization)
   service.secrets.add('canary-proxy-password')

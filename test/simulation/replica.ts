@@ -132,6 +132,7 @@ export async function startReplica(options: ReplicaOptions) {
     authorization: credentials,
     userAgent: 'simulation',
     clock,
+    onIdleLimit: () => {},
     onDrift: () => {},
   })
   const observed: IdenfyClient = {

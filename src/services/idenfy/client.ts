@@ -25,7 +25,7 @@ const untrustedPeer =
 
 export interface IdenfyClientOptions {
   /** Limits connect time and response size. Its creator closes it. */
-  readonly dispatcher: Dispatcher
+  readonly dispatcher: Pick<Dispatcher, 'dispatch'>
   /** iDenfy's origin. */
   readonly origin: string
   /** The `Authorization` field. It changes when credentials are rotated. */
@@ -36,6 +36,8 @@ export interface IdenfyClientOptions {
   }
   readonly userAgent: string
   readonly clock: Clock
+  /** Called when iDenfy announces for how long it keeps idle connections (`Keep-Alive: timeout=…`). */
+  readonly onIdleLimit: (limitMs: number) => void
   /** Called when a token came with another status than 201. */
   readonly onDrift: (status: number, log: Pick<Logger, 'warn'>) => void
 }
@@ -56,7 +58,7 @@ export interface CallLimits {
 
 /** iDenfy's KYB API. One call sends one POST and never a second one. */
 export function createIdenfyClient(options: IdenfyClientOptions) {
-  const { dispatcher, origin, authorization, userAgent, clock, onDrift } = options
+  const { dispatcher, origin, authorization, userAgent, clock, onIdleLimit, onDrift } = options
   const staticHeaders = {
     'user-agent': userAgent,
     'content-type': 'application/json',
@@ -64,7 +66,7 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
     'accept-encoding': 'identity',
   }
 
-  function post(
+  async function post(
     path: string,
     payload: unknown,
     credentials: string,
@@ -72,7 +74,10 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
   ): Promise<HttpResponse> {
     const headers = { ...staticHeaders, authorization: credentials }
     const request = { origin, method: 'POST' as const, path, headers, body: JSON.stringify(payload) }
-    return exchange(dispatcher, request, { ...limits, clock, onFailure: transportProblem })
+    const response = await exchange(dispatcher, request, { ...limits, clock, onFailure: transportProblem })
+    const keepAlive = response.headers['keep-alive']
+    if (keepAlive !== undefined) onIdleLimit(idleLimitMs(String(keepAlive)))
+    return response
   }
 
   /** Whether there are other credentials than the refused ones. */
@@ -113,6 +118,12 @@ export type IdenfyClient = ReturnType<typeof createIdenfyClient>
 /** HTTP Basic (RFC 7617). */
 export function basicAuthorization({ apiKey, apiSecret }: { apiKey: string; apiSecret: string }): string {
   return `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')}`
+}
+
+/** What `timeout` says in a `Keep-Alive` field, or infinity. */
+function idleLimitMs(keepAlive: string): number {
+  const [, seconds] = /timeout *= *(\d+)/i.exec(keepAlive) ?? []
+  return seconds === undefined ? Number.POSITIVE_INFINITY : Number(seconds) * 1000
 }
 
 function transportProblem(cause: Error & { code?: string }, isSent: boolean): Error {

@@ -1,4 +1,4 @@
-import { request as requestOverHttp } from 'node:http'
+import { type ClientRequest, request as requestOverHttp } from 'node:http'
 import { request as requestOverTls } from 'node:https'
 import type { Socket } from 'node:net'
 import type { ConnectionOptions as TlsOptions } from 'node:tls'
@@ -25,22 +25,35 @@ export interface ConnectorOptions {
   readonly userAgent: string
 }
 
-type Connect = (...parameters: Parameters<buildConnector.connector>) => Socket
+type BuiltConnector = (...parameters: Parameters<buildConnector.connector>) => Socket
 type Closable = { destroy(): unknown }
 
+export interface ConnectOptions {
+  /** The process may exit while it connects, and while the connection is open. `socket.ref()` ends that. */
+  readonly isBackground?: boolean
+}
+
+/** @returns a function that gives up connecting. Then the callback gets an error */
+export type Connect = (
+  target: buildConnector.Options,
+  callback: buildConnector.Callback,
+  options?: ConnectOptions,
+) => () => void
+
 /**
- * Opens the connections of an undici pool, directly or through an egress proxy, within one time limit.
+ * Opens the connections of an undici pool, directly or through an egress proxy, within one time limit. Each one resolves
+ * the host name again.
  *
  * undici's own limit has a resolution of half a second and does not cover CONNECT. Its ProxyAgent reconnects endlessly
  * when a proxy closes the connection during CONNECT (https://github.com/nodejs/undici/issues/3897).
  */
-export function createConnector(options: ConnectorOptions): buildConnector.connector {
+export function createConnector(options: ConnectorOptions): Connect {
   const { timeoutMs, tls } = options
   // Without its timer. The function returns the socket, although its type does not say so.
-  const connect = buildConnector({ ...tls, timeout: 0 } as buildConnector.BuildOptions) as Connect
+  const connect = buildConnector({ ...tls, timeout: 0 } as buildConnector.BuildOptions) as BuiltConnector
   const openTunnel = options.proxyUrl && createTunnelOpener(new URL(options.proxyUrl), options)
 
-  return (target, callback) => {
+  return (target, callback, { isBackground = false } = {}) => {
     const opened: Closable[] = []
     let isSettled = false
     function settle(...[error, socket]: Parameters<buildConnector.Callback>): void {
@@ -57,20 +70,28 @@ export function createConnector(options: ConnectorOptions): buildConnector.conne
       const late = new errors.ConnectTimeoutError('Connecting took too long')
       settle(isAtProxy ? new EgressProxyError(late) : late, null)
     }, timeoutMs)
+    if (isBackground) timer.unref()
+    const prepare = (socket: Socket) => (isBackground ? socket.unref() : socket)
+    const giveUp = () => settle(new Error('Given up'), null)
 
     if (!openTunnel) {
-      opened.push(connect(target, settle))
-      return
+      opened.push(prepare(connect(target, settle)))
+      return giveUp
     }
     const onTunnel = (tunnel: Socket) => {
       isAtProxy = false
       opened.push(tunnel)
-      if (target.protocol === 'https:') opened.push(connect({ ...target, httpSocket: tunnel }, settle))
+      if (target.protocol === 'https:')
+        opened.push(prepare(connect({ ...target, httpSocket: tunnel }, settle)))
       else settle(null, tunnel)
     }
     opened.push(
-      openTunnel(authorityOf(target), onTunnel, (error) => settle(new EgressProxyError(error), null)),
+      openTunnel(authorityOf(target), onTunnel, (error) => settle(new EgressProxyError(error), null)).on(
+        'socket',
+        prepare,
+      ),
     )
+    return giveUp
   }
 }
 
@@ -83,7 +104,11 @@ function createTunnelOpener(proxy: URL, { tls, userAgent }: ConnectorOptions) {
     ...(proxy.username && { 'proxy-authorization': authorization }),
   }
 
-  return (authority: string, onTunnel: (tunnel: Socket) => void, onError: (error: Error) => void): Closable =>
+  return (
+    authority: string,
+    onTunnel: (tunnel: Socket) => void,
+    onError: (error: Error) => void,
+  ): ClientRequest =>
     request({
       ...tls,
       host: proxy.hostname.replace(/^\[|\]$/g, ''),

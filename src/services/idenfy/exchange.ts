@@ -39,7 +39,7 @@ export interface ExchangeOptions {
  * @throws what `onFailure` returns
  */
 export function exchange(
-  dispatcher: Dispatcher,
+  dispatcher: Pick<Dispatcher, 'dispatch'>,
   request: Dispatcher.DispatchOptions,
   { deadlineMs, sendBeforeMs, wasSuspended, clock, isAbandoned, onFailure }: ExchangeOptions,
 ): Promise<HttpResponse> {

@@ -2,27 +2,54 @@ import { createServer } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import { rootCertificates } from 'node:tls'
 import t, { type Test } from 'tap'
-import { createConnections } from '../../../src/services/idenfy/connections.js'
+import { Dispatcher } from 'undici'
+import { systemClock } from '../../../src/clock.js'
+import { type ConnectionsOptions, createConnections } from '../../../src/services/idenfy/connections.js'
 import { certificate } from '../../fault-server.js'
 import { listen } from '../../ports.js'
 import { inTime, until } from '../../waiting.js'
 
 const tls = await certificate('localhost')
 
-function connect(t: Test, origin: string, options: Partial<Parameters<typeof createConnections>[0]> = {}) {
-  const dispatcher = createConnections({
+/** undici's other methods are made of `dispatch`. */
+class ConnectionsDispatcher extends Dispatcher {
+  constructor(readonly connections: Pick<Dispatcher, 'dispatch'>) {
+    super()
+  }
+
+  override dispatch(...parameters: Parameters<Dispatcher['dispatch']>): boolean {
+    return this.connections.dispatch(...parameters)
+  }
+}
+
+/** Connections without a standby connection, but for the options. */
+function open(t: Test, origin: string, options: Partial<ConnectionsOptions> = {}) {
+  const connections = createConnections({
     origin,
     maxConnections: 2,
     connectTimeoutMs: 10_000,
+    maxAgeMs: 120_000,
+    standbyMaxAgeMs: 0,
     userAgent: 'test/1',
+    clock: systemClock,
+    onConnected: () => {},
+    onReplaced: () => {},
+    onUnavailable: () => {},
+    onAvailable: () => {},
     ...options,
   })
-  t.teardown(() => dispatcher.destroy())
-  return async (): Promise<string> => {
-    const { body } = await dispatcher.request({ origin, path: '/', method: 'GET' })
-    return body.text()
+  t.teardown(connections.destroy)
+  const dispatcher = new ConnectionsDispatcher(connections)
+  return {
+    ...connections,
+    get: async (): Promise<string> => {
+      const { body } = await dispatcher.request({ origin, path: '/', method: 'GET' })
+      return body.text()
+    },
   }
 }
+
+const connect = (...parameters: Parameters<typeof open>) => open(...parameters).get
 
 t.test('no more connections are opened than allowed, and they are kept', async (t) => {
   const pending: (() => void)[] = []

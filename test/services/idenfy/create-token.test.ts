@@ -28,6 +28,7 @@ function setUp(
     },
     userAgent: 'test/1',
     clock,
+    onIdleLimit: () => {},
     onDrift: (...drift) => drifts.push(drift),
   })
   const limits = {

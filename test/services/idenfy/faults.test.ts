@@ -44,7 +44,7 @@ async function expectFault(
   t.equal(lines.length, 1)
   const metrics = await service.app.metrics.registry.metrics()
   t.match(metrics, new RegExp(`idenfy_requests_total\\{outcome="${expected.code}"\\} [1-9]`))
-  t.equal(service.app.isDraining(), false, 'the process is alive')
+  t.equal(service.app.draining.aborted, false, 'the process is alive')
   return { service, response, metrics }
 }
 
@@ -52,6 +52,8 @@ const unavailable = { code: 'provider-unavailable', outcome: 'not-created' } as 
 const notSent = { phase: 'before-sending' }
 const afterSending = { phase: 'after-sending' }
 const causedBy = (phase: object, code: string | RegExp) => ({ ...phase, err: { cause: { code } } })
+/** For tests that count connections. */
+const noStandby = { IDENFY_STANDBY_MAX_AGE_MS: '0' }
 const retried = /idenfy_retries_total\{reason="not-sent",granted="true"\} 1/
 
 t.test('class N: nothing was sent, so once more is safe', async (t) => {
@@ -88,6 +90,7 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
         t,
         { url },
         { ...unavailable, posts: 0, line: causedBy(notSent, 'ECONNRESET') },
+        noStandby,
       )
       t.match(metrics, retried)
       t.equal(connections, 2)
@@ -158,6 +161,7 @@ t.test('class N: nothing was sent, so once more is safe', async (t) => {
       env: {
         IDENFY_BASE_URL: `https://localhost:${await listen(t, flaky, 'localhost')}`,
         IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': tls.cert })}/ca.pem`,
+        ...noStandby,
       },
     })
     service.secrets.add(goodToken.tokenString)
@@ -321,7 +325,7 @@ t.test('class U: a verification may have been opened, so never again', async (t)
 
   await t.test('a connection kept alive that iDenfy closes on the next request', async (t) => {
     const idenfy = await startFaultServer(t, created)
-    const service = await build(t, { env: { IDENFY_BASE_URL: idenfy.url } })
+    const service = await build(t, { env: { IDENFY_BASE_URL: idenfy.url, ...noStandby } })
     service.secrets.add(goodToken.tokenString)
     t.equal((await service.mint()).status, 201)
     idenfy.script = (socket) => socket.resetAndDestroy()

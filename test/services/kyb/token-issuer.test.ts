@@ -55,6 +55,7 @@ function setUp(options: SetUpOptions = {}) {
     authorization: { value: () => 'Basic eDp5', checkNow: async () => {} },
     userAgent: 'test/1',
     clock,
+    onIdleLimit: () => {},
     onDrift,
   })
   const idenfy = createResilientClient({

@@ -1,0 +1,304 @@
+import type { Socket } from 'node:net'
+import type { buildConnector } from 'undici'
+import { type Clock, startStopwatch, type Timer } from '../../clock.js'
+import type { Connect } from './connector.js'
+
+/** How long a connection may be idle before it is known how long the path to iDenfy keeps one. */
+const firstSafeAgeMs = 800
+/** A connection that does not last so long is a failed attempt. */
+const minSafeAgeMs = 500
+/** Of an idle limit that the server has shown. */
+const limitShare = 0.8
+/** A standby connection is opened so long before the one in use is too old, at most a third of its age. */
+const maxLeadMs = 2_000
+/** How long the server may take to close its side of a connection. */
+const closeTimeoutMs = 2_000
+const firstRetryMs = 1_000
+const maxRetryMs = 60_000
+/** Token bucket for connections that no request has asked for. */
+const unusedBurst = 20
+const unusedIntervalMs = 5_000
+
+/**
+ * Why a standby connection was replaced before a request took it: its age, the server closed it, it broke, the server sent
+ * something, or another connection turned out to be dead.
+ */
+export const replaceReasons = ['age', 'closed', 'broken', 'unexpected-data', 'suspect'] as const
+export type ReplaceReason = (typeof replaceReasons)[number]
+
+export interface StandbyOptions {
+  readonly connect: Connect
+  /** The server. */
+  readonly target: buildConnector.Options
+  /** How long a connection may stand by. */
+  readonly maxAgeMs: number
+  readonly clock: Clock
+  /** From 0 to 1: spreads the retries of several instances. */
+  readonly random?: () => number
+  readonly onReplaced: (reason: ReplaceReason) => void
+  /** Called once, when no standby connection can be opened or kept. */
+  readonly onUnavailable: (error: Error) => void
+  /** Called when there is one again, and it has lasted. */
+  readonly onAvailable: () => void
+}
+
+/** As undici's callback, with the age of a connection that stood by. */
+export type StandbyCallback = (
+  ...result: [error: Error, socket: null] | [error: null, socket: Socket, standbyAgeMs?: number]
+) => void
+
+interface Connection {
+  readonly socket: Socket
+  readonly ageMs: () => number
+  timer: Timer | undefined
+  /** What happens when the server closes it, or it breaks. */
+  onLost: (reason: ReplaceReason) => void
+  /** From now on, nothing happens when it is lost. */
+  unwatch(): void
+}
+
+/**
+ * Keeps one connection to iDenfy ready, so that a request after a rest need not wait for DNS, TCP and TLS. The connection
+ * has never been used. It is replaced when it is taken, and before it is too old.
+ *
+ * A request must not be sent on a connection that has died: its outcome would be unknown. So a connection is used only up
+ * to an age at which the path to iDenfy has kept another one. See docs/decisions/0016-standby-connection.md.
+ */
+export function createStandby(options: StandbyOptions) {
+  const { connect, target, maxAgeMs, clock, random = Math.random } = options
+  const { onReplaced, onUnavailable, onAvailable } = options
+  let ready: Connection | undefined
+  let giveUpOpening: (() => void) | undefined
+  let opening: Timer | undefined
+  let failures = 0
+  let isClosed = false
+  /** Too old to be used. They show whether the path keeps connections for longer than is known. */
+  const retired = new Set<Connection>()
+  let safeAgeMs = Math.min(firstSafeAgeMs, maxAgeMs)
+  /** The configured age, or less if the server has announced a shorter limit. */
+  let longestAgeMs = maxAgeMs
+  /** When the token bucket for unused connections is full again. */
+  let bucketFullAtMs = Number.NEGATIVE_INFINITY
+  let sincePrepared: (() => number) | undefined
+  let endFirstAttempt = (): void => {}
+  const firstAttempt = new Promise<void>((resolve) => {
+    endFirstAttempt = resolve
+  })
+
+  const usableAgeMs = () => Math.min(safeAgeMs, longestAgeMs)
+  const isReady = () => ready !== undefined && ready.ageMs() < usableAgeMs()
+
+  function setTimer(callback: () => void, delayMs: number): Timer {
+    const timer = clock.setTimeout(callback, delayMs)
+    timer.unref()
+    return timer
+  }
+
+  function open(): void {
+    clock.clearTimeout(opening)
+    opening = undefined
+    if (isClosed || giveUpOpening) return
+    const onConnected: buildConnector.Callback = (...[error, socket]) => {
+      giveUpOpening = undefined
+      if (isClosed) socket?.destroy()
+      else if (error) fail(error)
+      else keep(socket)
+      endFirstAttempt()
+    }
+    giveUpOpening = connect(target, onConnected, { isBackground: true })
+  }
+
+  function openAfter(delayMs: number): void {
+    clock.clearTimeout(opening)
+    opening = setTimer(open, delayMs)
+  }
+
+  /** Opens the next connection after one that was of no use. A server that closes connections soon gets few. */
+  function openNext(): void {
+    const now = clock.monotonicNow()
+    const waitMs = Math.max(0, bucketFullAtMs - now - (unusedBurst - 1) * unusedIntervalMs)
+    bucketFullAtMs = Math.max(bucketFullAtMs, now) + unusedIntervalMs
+    if (waitMs > 0) openAfter(waitMs)
+    else open()
+  }
+
+  function fail(error: Error): void {
+    if (failures === 0) onUnavailable(error)
+    const backoffMs = firstRetryMs * 2 ** failures * (1 + random() / 2)
+    failures += 1
+    openAfter(Math.min(backoffMs, maxRetryMs))
+  }
+
+  function keep(socket: Socket): void {
+    if (ready) retire(ready)
+    const connection = watch(socket, clock)
+    ready = connection
+    connection.onLost = (reason) => {
+      ready = undefined
+      clock.clearTimeout(connection.timer)
+      onReplaced(reason)
+      if (connection.ageMs() < minSafeAgeMs) fail(new Error('The connection was closed at once'))
+      else {
+        lowerSafeAge(connection.ageMs() * limitShare)
+        openNext()
+      }
+    }
+    const leadMs = Math.min(usableAgeMs() / 3, maxLeadMs)
+    connection.timer = setTimer(() => {
+      hasLasted()
+      openNext()
+      connection.timer = setTimer(() => retire(connection), leadMs)
+    }, usableAgeMs() - leadMs)
+  }
+
+  function hasLasted(): void {
+    if (failures > 0) onAvailable()
+    failures = 0
+  }
+
+  function lowerSafeAge(ageMs: number): void {
+    safeAgeMs = Math.max(Math.min(safeAgeMs, ageMs), minSafeAgeMs)
+  }
+
+  /** A connection that is too old is closed, perhaps later: it may show that an older one could still be used. */
+  function retire(connection: Connection): void {
+    if (connection === ready) ready = undefined
+    clock.clearTimeout(connection.timer)
+    onReplaced('age')
+    retired.add(connection)
+    connection.onLost = () => {
+      drop(connection)
+      lowerSafeAge(connection.ageMs() * limitShare)
+    }
+    const nextAgeMs = Math.min(safeAgeMs * 2, longestAgeMs)
+    connection.timer = setTimer(() => closeAndWatch(connection), nextAgeMs - connection.ageMs())
+  }
+
+  function drop(connection: Connection): void {
+    clock.clearTimeout(connection.timer)
+    retired.delete(connection)
+    connection.unwatch()
+    connection.socket.destroy()
+  }
+
+  /** A server closes its side of a connection too. If it does, the path has kept the connection until now. */
+  function closeAndWatch(connection: Connection): void {
+    const ageMs = connection.ageMs()
+    const isDead = () => {
+      drop(connection)
+      if (ageMs <= safeAgeMs) lowerSafeAge(ageMs / 2)
+    }
+    connection.timer = setTimer(isDead, closeTimeoutMs)
+    connection.onLost = (reason) => {
+      if (reason !== 'closed') return isDead()
+      drop(connection)
+      safeAgeMs = Math.max(safeAgeMs, Math.min(ageMs, maxAgeMs))
+    }
+    connection.socket.end()
+  }
+
+  /** Opens a connection for a request. */
+  function openForRequest(callback: StandbyCallback): void {
+    connect(target, (...result) => {
+      callback(...result)
+      // The server can be reached: there is no reason to wait any longer.
+      if (result[1] && !ready && failures > 0) open()
+    })
+  }
+
+  return {
+    /** Whether a request would find a connection. */
+    isReady,
+    /** Resolves when the first attempt to connect has ended in any way. */
+    firstAttempt,
+    open,
+    /** Opens a connection if there is none, at most once per age. Anybody may cause that. */
+    prepare(): void {
+      if (isReady() || (sincePrepared && sincePrepared() < maxAgeMs)) return
+      sincePrepared = startStopwatch(clock)
+      open()
+    },
+    /** Connects for a request. */
+    connect(callback: StandbyCallback): void {
+      const taken = isReady() ? ready : undefined
+      if (!taken) {
+        openForRequest(callback)
+        return
+      }
+      ready = undefined
+      clock.clearTimeout(taken.timer)
+      let lost: ReplaceReason | undefined
+      taken.onLost = (reason) => {
+        lost = reason
+      }
+      // In one whole turn of the event loop, a close that has already arrived is seen.
+      clock.setImmediate(() =>
+        clock.setImmediate(() => {
+          if (lost) {
+            onReplaced(lost)
+            lowerSafeAge(taken.ageMs() * limitShare)
+            openForRequest(callback)
+          } else {
+            hasLasted()
+            taken.unwatch()
+            callback(null, taken.socket.ref(), taken.ageMs())
+          }
+          open()
+        }),
+      )
+    },
+    /** Replaces the connection, because another one was dead. */
+    replace(): void {
+      if (!ready) return
+      drop(ready)
+      ready = undefined
+      onReplaced('suspect')
+      openNext()
+    },
+    /** The server has announced that it closes idle connections. */
+    noteIdleLimit(limitMs: number): void {
+      longestAgeMs = Math.min(longestAgeMs, Math.max(limitMs * limitShare, minSafeAgeMs))
+    },
+    close(): void {
+      isClosed = true
+      clock.clearTimeout(opening)
+      giveUpOpening?.()
+      for (const connection of [ready, ...retired]) if (connection) drop(connection)
+      ready = undefined
+    },
+  }
+}
+
+export type Standby = ReturnType<typeof createStandby>
+
+/** Watches a connection that no one uses. Whatever happens to it, it is lost. */
+function watch(socket: Socket, clock: Clock): Connection {
+  function lose(reason: ReplaceReason): void {
+    unwatch()
+    socket.destroy()
+    connection.onLost(reason)
+  }
+  const listeners = {
+    readable: () => {
+      // Also at the end, which `read` then reports.
+      if (socket.read() !== null) lose('unexpected-data')
+    },
+    end: () => lose('closed'),
+    error: () => lose('broken'),
+    close: () => lose('closed'),
+  }
+  function unwatch(): void {
+    for (const [event, listener] of Object.entries(listeners)) socket.off(event, listener)
+  }
+  for (const [event, listener] of Object.entries(listeners)) socket.on(event, listener)
+  // A host that has gone is noticed within 20 seconds, and a firewall sees traffic.
+  socket.setKeepAlive(true, 5_000)
+  const connection: Connection = {
+    socket,
+    ageMs: startStopwatch(clock),
+    timer: undefined,
+    onLost: () => {},
+    unwatch,
+  }
+  return connection
+}
