@@ -41,34 +41,44 @@ export async function startService(
       ...env,
     },
   })
-  return { ...child, origin: `http://127.0.0.1:${port}` }
+  return {
+    ...child,
+    origin: `http://127.0.0.1:${port}`,
+    managementOrigin: `http://127.0.0.1:${managementPort}`,
+  }
 }
 
 /** Starts the programs that the service is compared with. Each forwards the service's path to the upstream. */
-export async function startCompetitors({ directory, upstream, callers }) {
-  const pemFile = join(directory, 'rsa.pem')
-  writeFileSync(pemFile, callers.rsaPem)
-  const scripts = {
-    baseline: [authorization],
-    'http-proxy': [authorization],
-    express: [apiKey, apiSecret, pemFile, issuer, audience],
-  }
+export async function startCompetitors(bench) {
   const competitors = []
-  for (const [name, args] of Object.entries(scripts)) {
-    const port = await freePort()
-    const command = [process.execPath, `bench/competitors/${name}.js`, String(port), upstream, ...args]
-    const env = { NODE_ENV: 'production' }
-    competitors.push({
-      ...start(name, command, { ...measured, directory, env }),
-      origin: `http://127.0.0.1:${port}`,
-    })
+  for (const script of ['baseline', 'http-proxy', 'express']) {
+    competitors.push(await startCompetitor(bench, script))
   }
-  if (existsSync(nginx)) competitors.push(await startNginx(directory, upstream))
+  if (existsSync(nginx)) competitors.push(await startNginx(bench))
   for (const competitor of competitors) await listening(competitor, competitor.origin)
   return competitors
 }
 
-async function startNginx(directory, upstream) {
+/** Starts one of the programs in bench/competitors. */
+export async function startCompetitor(
+  { directory, upstream, callers },
+  script,
+  { name = script, env = {} } = {},
+) {
+  const pemFile = join(directory, 'rsa.pem')
+  writeFileSync(pemFile, callers.rsaPem)
+  const args = script === 'express' ? [apiKey, apiSecret, pemFile, issuer, audience] : [authorization]
+  const port = await freePort()
+  const command = [process.execPath, `bench/competitors/${script}.js`, String(port), upstream, ...args]
+  const child = start(name, command, {
+    ...measured,
+    directory,
+    env: { NODE_ENV: 'production', ...env },
+  })
+  return { ...child, origin: `http://127.0.0.1:${port}` }
+}
+
+async function startNginx({ directory, upstream }) {
   const port = await freePort()
   const configuration = join(directory, 'nginx.conf')
   writeFileSync(

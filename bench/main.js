@@ -5,11 +5,13 @@ import { createCallers } from './callers.js'
 import { startCompetitors, startService } from './competitors.js'
 import { imageMegabytes } from './image.js'
 import { freePort, killAll, listening, start } from './processes.js'
-import { report } from './report.js'
+import { report, restReport } from './report.js'
+import { measureRests } from './rest.js'
 import { compare, measureAddedLatency, measureBurst, measureMemory, measureStartup } from './scenarios.js'
 
 const isQuick = process.env.BENCH_QUICK === '1'
 const isLong = process.env.BENCH_LONG === '1'
+const isOnlyRest = process.env.BENCH_ONLY === 'rest'
 const lengths = isQuick
   ? {
       rounds: 3,
@@ -19,6 +21,8 @@ const lengths = isQuick
       latencyWarmUpSeconds: 0.5,
       latencyRounds: 1,
       starts: 3,
+      instancesPerTarget: 1,
+      restSeconds: [6],
       idleSeconds: 2,
       memorySeconds: 5,
     }
@@ -30,6 +34,8 @@ const lengths = isQuick
       latencyWarmUpSeconds: 8,
       latencyRounds: 5,
       starts: 7,
+      instancesPerTarget: 5,
+      restSeconds: [60, 60, 10, 10, 10],
       // V8 cleans up after a start when its timer of 100 s has fired, and takes a few seconds more.
       idleSeconds: 115,
       memorySeconds: isLong ? 600 : 60,
@@ -55,6 +61,12 @@ await listening(
   start('upstream', [process.execPath, 'bench/upstream.js', String(port), callers.jwksFile], { directory }),
   upstream,
 )
+
+if (isOnlyRest) {
+  process.stdout.write(restReport(await measureRests(bench, lengths)))
+  killAll()
+  process.exit(0)
+}
 
 log('start-up time')
 const starts = await measureStartup(bench, lengths.starts)
@@ -84,12 +96,15 @@ for (const maxInFlight of ['50', '5000']) {
   bursts.push({ maxInFlight, ...(await measureBurst(bench, { IDENFY_MAX_IN_FLIGHT: maxInFlight })) })
 }
 
+log('after a rest')
+const rested = await measureRests(bench, lengths)
+
 log('memory')
 const memory = await measureMemory(bench, lengths)
 
 const image = imageMegabytes(directory)
 
-const text = report({ ...lengths, isLong, entries, added, bursts, starts, memory, image })
+const text = report({ ...lengths, isLong, entries, added, bursts, starts, rested, memory, image })
 process.stdout.write(text)
 if (!isQuick) writeFileSync('bench/results.md', text)
 killAll()

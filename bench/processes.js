@@ -57,17 +57,18 @@ export function start(name, command, { env = {}, directory, isMeasured = false }
   }
 }
 
-/** Resolves when the process sends any response. */
-export async function listening(child, url, pollMs = 20) {
+/** Resolves when the process sends a response: with this status, or with any. */
+export async function listening(child, url, { status, pollMs = 20, dispatcher } = {}) {
   const giveUpAt = performance.now() + startTimeoutMs
   while (performance.now() < giveUpAt && !child.hasExited()) {
     try {
-      const { body } = await request(url)
+      const { statusCode, body } = await request(url, { dispatcher })
       await body.dump()
-      return
+      if (status === undefined || statusCode === status) return
     } catch {
-      await delay(pollMs)
+      // Not listening yet.
     }
+    await delay(pollMs)
   }
   throw new Error(`${child.name} did not start: ${readFileSync(child.logFile, 'utf8')}`)
 }

@@ -3,11 +3,12 @@ import { median, spread, table } from './figures.js'
 
 const rs256 = 'service, RS256'
 const es256 = 'service, ES256'
+const goalHead = ['', 'goal', 'measured', 'met']
 
 /** Formats the results as Markdown. */
 export function report(results) {
   const { entries, rounds, seconds, warmUpSeconds } = results
-  const { added, bursts, starts, memory, image } = results
+  const { added, bursts, starts, rested, memory, image } = results
   const [{ model }] = cpus()
   return `# Results
 
@@ -38,6 +39,8 @@ p50 ${spread(added.p50Ms, 2)} ms, p99 ${spread(added.p99Ms, 2)} ms.
 
 Time from the start of the process to its first 201: ${spread(starts)} ms.
 
+${restSection(rested)}
+
 ## Memory
 
 * Idle, ${memory.idleSeconds} s after the first token: ${memory.idle.toFixed(0)} MB.
@@ -52,6 +55,58 @@ The production image adds ${image.toFixed(1)} MB of files to its base.
 
 ${burstTable(bursts)}
 `
+}
+
+/** Formats the results of this scenario alone. */
+export function restReport(rested) {
+  return `${restSection(rested)}\n\n${table(goalHead, restGoals(rested))}\n`
+}
+
+function restSection(rested) {
+  return `## After a rest
+
+How long a single request takes, in ms. A round trip to the upstream takes 40 ms. A new TLS connection needs two more.
+
+${restTable(rested)}`
+}
+
+function restTable(rested) {
+  const seconds = [...rested[0].rests.keys()]
+  return table(
+    [
+      'target',
+      'without a rest',
+      ...seconds.flatMap((rest) => [`after ${rest} s`, 'vs. without']),
+      'right after the start',
+      'more than later requests',
+    ],
+    rested.map(({ name, withoutRestMs, rests, afterStartMs, addedAfterStartMs }) => [
+      name,
+      spread(withoutRestMs, 1),
+      ...seconds.flatMap((rest) => [
+        spread(rests.get(rest), 1),
+        (median(rests.get(rest)) / median(withoutRestMs)).toFixed(2),
+      ]),
+      spread(afterStartMs, 1),
+      spread(addedAfterStartMs, 1),
+    ]),
+  )
+}
+
+function restGoals(rested) {
+  const services = rested.filter(({ name }) => name.startsWith('service'))
+  return [
+    ...services.flatMap(({ name, withoutRestMs, rests }) =>
+      [...rests].map(([seconds, milliseconds]) => [
+        `time to a token after ${seconds} s of rest, ${name}, vs. without a rest`,
+        ...atMost(1.1, 2)(milliseconds.map((value) => value / median(withoutRestMs))),
+      ]),
+    ),
+    ...services.map(({ name, addedAfterStartMs }) => [
+      `first token after \`/readyz\`, ${name}, longer than later ones, ms`,
+      ...atMost(10, 0)(addedAfterStartMs),
+    ]),
+  ]
 }
 
 function comparison(entries) {
@@ -93,48 +148,52 @@ function ratios(results, base, value = 'cpuMicroseconds') {
   return results.map((result, round) => result[value] / base[round][value])
 }
 
-function goalTable({ entries, added, starts, memory, isLong }) {
-  const of = (wanted) => entries.find(({ name }) => name === wanted).results
-  const atMost = (limit, digits) => (values) => [
+function atMost(limit, digits) {
+  return (values) => [
     `≤ ${limit.toFixed(digits)}`,
     spread(values, digits),
     median(values) <= limit ? 'yes' : '**no**',
   ]
-  const atLeast = (limit, digits) => (values) => [
+}
+
+function atLeast(limit, digits) {
+  return (values) => [
     `≥ ${limit.toFixed(digits)}`,
     spread(values, digits),
     median(values) >= limit ? 'yes' : '**no**',
   ]
-  return table(
-    ['', 'goal', 'measured', 'met'],
-    [
-      ...[rs256, `${rs256}, new tokens`].flatMap((name) => [
-        [`CPU per request, ${name}, vs. baseline`, ...atMost(2.5, 2)(ratios(of(name), of('baseline')))],
-        [
-          `CPU per request, ${name}, vs. @fastify/http-proxy`,
-          ...atMost(1, 2)(ratios(of(name), of('http-proxy'))),
-        ],
-        [
-          `throughput, ${name}, vs. express + jsonwebtoken + axios`,
-          ...atLeast(6, 1)(ratios(of(name), of('express'), 'perSecond')),
-        ],
-      ]),
+}
+
+function goalTable({ entries, added, starts, rested, memory, isLong }) {
+  const of = (wanted) => entries.find(({ name }) => name === wanted).results
+  return table(goalHead, [
+    ...[rs256, `${rs256}, new tokens`].flatMap((name) => [
+      [`CPU per request, ${name}, vs. baseline`, ...atMost(2.5, 2)(ratios(of(name), of('baseline')))],
       [
-        'CPU per replayed request, vs. baseline',
-        ...atMost(1.5, 2)(ratios(of('service, replayed'), of('baseline'))),
+        `CPU per request, ${name}, vs. @fastify/http-proxy`,
+        ...atMost(1, 2)(ratios(of(name), of('http-proxy'))),
       ],
-      ...[es256, `${es256}, new tokens`].map((name) => [
-        `CPU per request, ${name}, vs. baseline`,
-        ...atMost(4, 2)(ratios(of(name), of('baseline'))),
-      ]),
-      ['added p99 at 200 requests per second, ms', ...atMost(2, 1)(added.p99Ms)],
-      ['time from start to the first 201, ms', ...atMost(350, 0)(starts)],
-      ['idle memory, MB', ...atMost(80, 0)([memory.idle])],
-      isLong
-        ? ['memory growth in ten minutes of load, MB per minute', ...atMost(1, 1)([memory.growthPerMinute])]
-        : ['no memory growth in ten minutes of load', '', 'only with `BENCH_LONG=1`', ''],
+      [
+        `throughput, ${name}, vs. express + jsonwebtoken + axios`,
+        ...atLeast(6, 1)(ratios(of(name), of('express'), 'perSecond')),
+      ],
+    ]),
+    [
+      'CPU per replayed request, vs. baseline',
+      ...atMost(1.5, 2)(ratios(of('service, replayed'), of('baseline'))),
     ],
-  )
+    ...[es256, `${es256}, new tokens`].map((name) => [
+      `CPU per request, ${name}, vs. baseline`,
+      ...atMost(4, 2)(ratios(of(name), of('baseline'))),
+    ]),
+    ['added p99 at 200 requests per second, ms', ...atMost(2, 1)(added.p99Ms)],
+    ['time from start to the first 201, ms', ...atMost(350, 0)(starts)],
+    ...restGoals(rested),
+    ['idle memory, MB', ...atMost(80, 0)([memory.idle])],
+    isLong
+      ? ['memory growth in ten minutes of load, MB per minute', ...atMost(1, 1)([memory.growthPerMinute])]
+      : ['no memory growth in ten minutes of load', '', 'only with `BENCH_LONG=1`', ''],
+  ])
 }
 
 function burstTable(bursts) {

@@ -1,8 +1,9 @@
-// Simulates iDenfy and the key set of the identity provider: node upstream.js PORT JWKS_FILE
+// Simulates iDenfy and the key set of the identity provider: node upstream.js PORT JWKS_FILE [KEY_FILE CERTIFICATE_FILE]
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 
-const [port, jwksFile] = process.argv.slice(2)
+const [port, jwksFile, keyFile, certificateFile] = process.argv.slice(2)
 const jwks = readFileSync(jwksFile)
 let delayMs = 0
 let calls = 0
@@ -42,7 +43,7 @@ function respondToPost(body, response) {
   else setTimeout(respond, delayMs)
 }
 
-createServer((request, response) => {
+function receive(request, response) {
   const { method, url } = request
   let body = ''
   request.setEncoding('utf8')
@@ -57,6 +58,15 @@ createServer((request, response) => {
     response.end(JSON.stringify({ calls, mostInFlight }))
     mostInFlight = inFlight
   })
-})
+}
+
+/** With TLS, it keeps idle connections open and does not tell how long. */
+function createUpstream() {
+  if (!keyFile) return createServer(receive)
+  const tls = { key: readFileSync(keyFile), cert: readFileSync(certificateFile) }
+  return createTlsServer({ ...tls, keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0 }, receive)
+}
+
+createUpstream()
   .on('connection', (socket) => socket.setNoDelay(true))
   .listen({ port: Number(port), host: '127.0.0.1', backlog: 4096 })
