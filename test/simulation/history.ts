@@ -53,6 +53,8 @@ export interface PostRecord {
   readonly request: RequestRecord
   readonly authorization: string
   readonly lifetimeSeconds: number
+  /** Whether it is lost because its connection stood by for too long. */
+  readonly isOnDeadConnection: boolean
   readonly sentAtMs: number
   readonly sentMonotonicMs: number
   /** When its instance knew what became of it, by all clocks. */

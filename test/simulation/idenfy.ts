@@ -1,5 +1,8 @@
+import type { Socket } from 'node:net'
 import type { Dispatcher } from 'undici'
-import { EgressProxyError } from '../../src/services/idenfy/connector.js'
+import { type Connect, EgressProxyError } from '../../src/services/idenfy/connector.js'
+import type { Standby, StandbyCallback } from '../../src/services/idenfy/standby.js'
+import { IdleConnection, type IdleLimits } from './idle-connection.js'
 import { type Network, randomOf } from './network.js'
 import { epochMs, type Process } from './process.js'
 import type { VirtualTime } from './virtual-time.js'
@@ -138,27 +141,37 @@ export interface DispatcherOptions {
   readonly idenfy: Idenfy
   readonly process: Process
   readonly network: Network
+  readonly time: VirtualTime
   readonly connectTimeoutMs: number
+  readonly idleLimits: IdleLimits
+  /** Creates what stands by. */
+  readonly createStandby: (connect: Connect) => Standby | undefined
   /** Called when a POST begins to be sent. */
-  readonly onPost: (requestId: string, lifetimeSeconds: number, authorization: string) => void
+  readonly onPost: (
+    requestId: string,
+    lifetimeSeconds: number,
+    authorization: string,
+    isOnDeadConnection: boolean,
+  ) => void
 }
 
 /** How long undici keeps a connection that the server does not limit. */
 const keepAliveMs = 4_000
+const never = Number.POSITIVE_INFINITY
 
-/** undici's pool, with the network, an egress proxy and iDenfy behind it. */
-export function createSimulatedDispatcher(options: DispatcherOptions): Dispatcher {
-  const { idenfy, process, network, connectTimeoutMs, onPost } = options
+/** undici's pool and what stands by for it, with the network, an egress proxy and iDenfy behind them. */
+export function createSimulatedDispatcher(options: DispatcherOptions) {
+  const { idenfy, process, network, time, connectTimeoutMs, idleLimits, onPost } = options
   const { clock } = process
+  const standby = options.createStandby(open)
   /** Until when each idle connection is kept. */
   let idleUntilMs: number[] = []
 
-  function connect(onConnected: () => void, onFailure: (error: Error) => void): void {
-    idleUntilMs = idleUntilMs.filter((endMs) => endMs > clock.monotonicNow())
-    if (idleUntilMs.pop() !== undefined) {
-      onConnected()
-      return
-    }
+  function open(
+    _target: unknown,
+    callback: Parameters<Connect>[1],
+    { isBackground = false } = {},
+  ): () => void {
     const fault = connectFaults.find((name) => name === idenfy.fault())
     let isSettled = false
     const settle = (act: () => void) => () => {
@@ -170,7 +183,7 @@ export function createSimulatedDispatcher(options: DispatcherOptions): Dispatche
     const isProxy = fault === 'proxy-refuses' || fault === 'proxy-hangs'
     const fail = (code: string) => {
       const error = Object.assign(new Error(code), { code })
-      onFailure(isProxy ? new EgressProxyError(error) : error)
+      callback(isProxy ? new EgressProxyError(error) : error, null)
     }
     const timer = clock.setTimeout(
       settle(() => fail('UND_ERR_CONNECT_TIMEOUT')),
@@ -178,15 +191,36 @@ export function createSimulatedDispatcher(options: DispatcherOptions): Dispatche
     )
     const reset = () => process.deliver(settle(() => fail('ECONNRESET')))
     const codes = { refused: 'ECONNREFUSED', 'proxy-refuses': 'PROXY_502', untrusted: 'CERT_HAS_EXPIRED' }
-    network.send(
-      'idenfy-request',
-      () => {
-        if (fault === 'connect-hangs' || fault === 'proxy-hangs') return
-        const act = fault ? () => fail(codes[fault]) : onConnected
-        network.send('idenfy-response', () => process.deliver(settle(act)), reset)
-      },
-      reset,
-    )
+    function accept(): void {
+      if (fault === 'connect-hangs' || fault === 'proxy-hangs') return
+      network.send(isBackground ? 'standby-response' : 'idenfy-response', answer, reset)
+    }
+    function answer(): void {
+      const limits = isBackground ? idleLimits : { closedAfterMs: never, forgottenAfterMs: never }
+      const socket = new IdleConnection({ time, network, process, limits }) as unknown as Socket
+      process.deliver(
+        settle(() => (fault ? fail(codes[fault as keyof typeof codes]) : callback(null, socket))),
+      )
+    }
+    network.send(isBackground ? 'standby-request' : 'idenfy-request', accept, reset)
+    return settle(() => fail('given up'))
+  }
+
+  function connect(
+    onConnected: (connection?: IdleConnection) => void,
+    onFailure: (error: Error) => void,
+  ): void {
+    idleUntilMs = idleUntilMs.filter((endMs) => endMs > clock.monotonicNow())
+    if (idleUntilMs.pop() !== undefined) {
+      onConnected()
+      return
+    }
+    const callback: StandbyCallback = (...[error, socket]) => {
+      if (error) onFailure(error)
+      else onConnected(socket as unknown as IdleConnection)
+    }
+    if (standby) standby.connect(callback)
+    else open(undefined, callback)
   }
 
   function dispatch(request: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
@@ -219,11 +253,11 @@ export function createSimulatedDispatcher(options: DispatcherOptions): Dispatche
       handler.onResponseData?.(controller, Buffer.from(text))
       handler.onResponseEnd?.(controller, {})
     }
-    connect(() => {
+    connect((connection) => {
       handler.onRequestStart?.(controller, {})
       if (isDone) return
       isSent = true
-      onPost(body.externalRef, body.lifetime ?? 0, authorization)
+      onPost(body.externalRef, body.lifetime ?? 0, authorization, connection?.isDead() === true)
       const respond = (response: Response) =>
         void network.send('idenfy-response', () => process.deliver(() => read(response)), reset)
       network.send('idenfy-request', () => idenfy.handle(body, authorization, respond), reset)
@@ -231,5 +265,5 @@ export function createSimulatedDispatcher(options: DispatcherOptions): Dispatche
     return true
   }
 
-  return { dispatch } as unknown as Dispatcher
+  return { standby, dispatch }
 }

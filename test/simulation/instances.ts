@@ -52,12 +52,13 @@ export function createInstances(options: InstancesOptions) {
         instance.lastKeyFetchFailedAtMs = time.now()
       },
       onAttempt: (isProbe) => recordAttempt(instance, isProbe),
-      onPost: (requestId, lifetimeSeconds, authorization) => {
+      onPost: (requestId, lifetimeSeconds, authorization, isOnDeadConnection) => {
         note(instance.name, () => `sends the POST of ${requestId}`)
         const post = {
           request: history.request(requestId),
           authorization,
           lifetimeSeconds,
+          isOnDeadConnection,
           sentAtMs: time.now(),
           sentMonotonicMs: instance.process.clock.monotonicNow(),
           settled: undefined,

@@ -10,6 +10,9 @@ export const channels = [
   'idenfy-response',
   'keys-request',
   'keys-response',
+  // Of connections that no request uses.
+  'standby-request',
+  'standby-response',
 ] as const
 export type Channel = (typeof channels)[number]
 

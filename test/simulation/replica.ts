@@ -8,6 +8,7 @@ import {
   type IdenfyClient,
 } from '../../src/services/idenfy/client.js'
 import { classifyFailure, createResilientClient } from '../../src/services/idenfy/resilient-client.js'
+import { createStandby } from '../../src/services/idenfy/standby.js'
 import { createClientIdentity } from '../../src/services/kyb/client-identity.js'
 import { createSessionPolicy, parsePolicy } from '../../src/services/kyb/session-policy.js'
 import { createTokenIssuer, type Result } from '../../src/services/kyb/token-issuer.js'
@@ -27,15 +28,18 @@ import type { Process } from './process.js'
 import { createRedisClient } from './redis-client.js'
 import type { RedisServer } from './redis-server.js'
 import type { Scenario } from './scenario.js'
+import type { VirtualTime } from './virtual-time.js'
 
 const connectTimeoutMs = 1_000
 const tickMs = 1_000
 const commandTimeoutMs = 80
+const never = Number.POSITIVE_INFINITY
 const cipher = createStateCipher([Buffer.alloc(32, 'k').toString('base64')])
 
 export interface ReplicaOptions {
   readonly scenario: Scenario
   readonly process: Process
+  readonly time: VirtualTime
   readonly network: Network
   readonly idenfy: Idenfy
   readonly provider: IdentityProvider
@@ -58,7 +62,7 @@ export interface OnboardingRequest {
 
 /** The services of one instance, put together as the plugins do. Only what they reach outside of the process differs. */
 export async function startReplica(options: ReplicaOptions) {
-  const { scenario, process, network, idenfy, provider, files, note, onAttempt } = options
+  const { scenario, process, network, provider, files, note, onAttempt } = options
   const { clock } = process
   const { timeoutMs, maxInFlight } = scenario
   let drawn = 0
@@ -120,14 +124,27 @@ export async function startReplica(options: ReplicaOptions) {
     replicaWide: redis && createRedisSingleFlight({ redis, cipher: () => cipher, clock }),
   })
 
+  const { path } = scenario
+  const { standby, dispatch } = createSimulatedDispatcher({
+    ...options,
+    connectTimeoutMs,
+    idleLimits: path ?? { closedAfterMs: never, forgottenAfterMs: never },
+    createStandby: (connect) =>
+      path &&
+      createStandby({
+        connect,
+        target: { hostname: 'idenfy.example', protocol: 'https:', port: '' },
+        maxAgeMs: path.standbyMaxAgeMs,
+        clock,
+        random,
+        onReplaced: (reason) => note(() => `standby connection replaced: ${reason}`),
+        onUnavailable: ({ message }) => note(() => `no standby connection: ${message}`),
+        onAvailable: () => note(() => 'a standby connection again'),
+      }),
+  })
+  standby?.open()
   const client = createIdenfyClient({
-    dispatcher: createSimulatedDispatcher({
-      idenfy,
-      process,
-      network,
-      connectTimeoutMs,
-      onPost: options.onPost,
-    }),
+    dispatcher: { dispatch },
     origin: 'https://idenfy.example',
     authorization: credentials,
     userAgent: 'simulation',
@@ -161,7 +178,10 @@ export async function startReplica(options: ReplicaOptions) {
       timeoutMs,
       clock,
       random,
-      onAttempt: (outcome) => note(() => `POST ended: ${outcome}`),
+      onAttempt: (outcome) => {
+        note(() => `POST ended: ${outcome}`)
+        if (outcome === 'provider-timeout') standby?.replace()
+      },
       onRetry: (reason, granted) => note(() => `retry ${granted ? '' : 'not '}granted: ${reason}`),
     }),
     singleFlight,
@@ -192,6 +212,7 @@ export async function startReplica(options: ReplicaOptions) {
     bulkhead,
     redis,
     singleFlight,
+    standby,
     /** `POST /onboarding/kyb-token`. */
     async handle(request: OnboardingRequest) {
       const begin = clock.monotonicNow()

@@ -150,6 +150,19 @@ const click = {
 const anyClick = fc.record(click)
 export type Click = typeof anyClick extends fc.Arbitrary<infer T> ? T : never
 
+/** After so many milliseconds an idle connection is closed, or forgotten. */
+const idleLimitMs = fc.oneof(
+  fc.constantFrom(1_000, 5_000, 60_000, 3_600_000),
+  fc.integer({ min: 1_000, max: 12_000 }),
+)
+
+/** How long a connection may stand by, and what becomes of idle ones. */
+const path = fc.record({
+  standbyMaxAgeMs: fc.constantFrom(45_000, 5_000),
+  closedAfterMs: idleLimitMs,
+  forgottenAfterMs: idleLimitMs,
+})
+
 const settings = {
   seed: fc.nat(),
   replicas: fc.integer({ min: 1, max: 3 }),
@@ -162,6 +175,8 @@ const settings = {
   maxInFlight: fc.constantFrom(50, 3, 1),
   replayMs: fc.constantFrom(30_000, 5_000, 0),
   lifetimeSeconds: fc.constantFrom(3_600, 60),
+  /** Without it, no connection stands by. */
+  path: fc.option(path, { nil: undefined, freq: 2 }),
   /** Of a million: how much faster the monotonic clock of each replica is. */
   drifts: fc.tuple(fc.integer({ min: -500, max: 500 }), fc.constant(0), fc.integer({ min: -500, max: 500 })),
   /** How far each wall clock is ahead. */
@@ -247,6 +262,18 @@ export const scenario = fc.oneof(
         replayMs: fc.constant(0),
         maxInFlight: fc.constant(50),
       },
+    }),
+  },
+  // Users come up to minutes apart, and connections stand by.
+  {
+    weight: 1,
+    arbitrary: scenariosOf({
+      faults: [faultsOf.idenfy, faultsOf.clock, faultsOf.replica, faultsOf.message],
+      maxFaults: 3,
+      minClicks: 2,
+      maxClicks: 6,
+      click: { atMs: fc.nat(150_000), signedWith: fc.constant<KeyId>('a') },
+      settings: { path, replicas: fc.constantFrom(1, 2) },
     }),
   },
   // Machines sleep while keys and credentials change.

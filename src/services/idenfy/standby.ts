@@ -11,6 +11,8 @@ const minSafeAgeMs = 500
 const limitShare = 0.8
 /** A standby connection is opened so long before the one in use is too old, at most a third of its age. */
 const maxLeadMs = 2_000
+/** Less than an age at which the path has kept a connection, because bytes travel at different speeds. */
+const marginMs = 200
 /** How long the server may take to close its side of a connection. */
 const closeTimeoutMs = 2_000
 const firstRetryMs = 1_000
@@ -49,7 +51,10 @@ export type StandbyCallback = (
 
 interface Connection {
   readonly socket: Socket
+  /** Since connecting began, by the clock that has advanced more: too much is safe. */
   readonly ageMs: () => number
+  /** By the monotonic clock: too little is safe where it shows how long the path keeps a connection. */
+  readonly shownAgeMs: () => number
   timer: Timer | undefined
   /** What happens when the server closes it, or it breaks. */
   onLost: (reason: ReplaceReason) => void
@@ -75,6 +80,8 @@ export function createStandby(options: StandbyOptions) {
   /** Too old to be used. They show whether the path keeps connections for longer than is known. */
   const retired = new Set<Connection>()
   let safeAgeMs = Math.min(firstSafeAgeMs, maxAgeMs)
+  /** Whether the last connection that was closed because of its age had been kept until then. */
+  let wasKept = true
   /** The configured age, or less if the server has announced a shorter limit. */
   let longestAgeMs = maxAgeMs
   /** When the token bucket for unused connections is full again. */
@@ -98,11 +105,15 @@ export function createStandby(options: StandbyOptions) {
     clock.clearTimeout(opening)
     opening = undefined
     if (isClosed || giveUpOpening) return
+    // From the begin: a process that is stopped for a while does not see when it is connected.
+    const ageMs = startStopwatch(clock)
+    const beganMs = clock.monotonicNow()
+    const shownAgeMs = () => clock.monotonicNow() - beganMs
     const onConnected: buildConnector.Callback = (...[error, socket]) => {
       giveUpOpening = undefined
       if (isClosed) socket?.destroy()
       else if (error) fail(error)
-      else keep(socket)
+      else keep(watch(socket, { ageMs, shownAgeMs }))
       endFirstAttempt()
     }
     giveUpOpening = connect(target, onConnected, { isBackground: true })
@@ -129,26 +140,27 @@ export function createStandby(options: StandbyOptions) {
     openAfter(Math.min(backoffMs, maxRetryMs))
   }
 
-  function keep(socket: Socket): void {
+  function keep(connection: Connection): void {
     if (ready) retire(ready)
-    const connection = watch(socket, clock)
     ready = connection
     connection.onLost = (reason) => {
       ready = undefined
       clock.clearTimeout(connection.timer)
       onReplaced(reason)
-      if (connection.ageMs() < minSafeAgeMs) fail(new Error('The connection was closed at once'))
+      const ageMs = connection.shownAgeMs()
+      if (ageMs < minSafeAgeMs) fail(new Error('The connection was closed at once'))
       else {
-        lowerSafeAge(connection.ageMs() * limitShare)
+        lowerSafeAge(ageMs * limitShare)
         openNext()
       }
     }
     const leadMs = Math.min(usableAgeMs() / 3, maxLeadMs)
-    connection.timer = setTimer(() => {
+    const replace = () => {
       hasLasted()
       openNext()
       connection.timer = setTimer(() => retire(connection), leadMs)
-    }, usableAgeMs() - leadMs)
+    }
+    connection.timer = setTimer(replace, usableAgeMs() - leadMs - connection.ageMs())
   }
 
   function hasLasted(): void {
@@ -168,10 +180,10 @@ export function createStandby(options: StandbyOptions) {
     retired.add(connection)
     connection.onLost = () => {
       drop(connection)
-      lowerSafeAge(connection.ageMs() * limitShare)
+      lowerSafeAge(connection.shownAgeMs() * limitShare)
     }
-    const nextAgeMs = Math.min(safeAgeMs * 2, longestAgeMs)
-    connection.timer = setTimer(() => closeAndWatch(connection), nextAgeMs - connection.ageMs())
+    const untilMs = wasKept ? Math.min(safeAgeMs * 2, longestAgeMs) : 0
+    connection.timer = setTimer(() => closeAndWatch(connection), untilMs - connection.ageMs())
   }
 
   function drop(connection: Connection): void {
@@ -183,17 +195,15 @@ export function createStandby(options: StandbyOptions) {
 
   /** A server closes its side of a connection too. If it does, the path has kept the connection until now. */
   function closeAndWatch(connection: Connection): void {
-    const ageMs = connection.ageMs()
-    const isDead = () => {
+    const ageMs = connection.shownAgeMs()
+    const end = (isKept: boolean) => {
       drop(connection)
-      if (ageMs <= safeAgeMs) lowerSafeAge(ageMs / 2)
+      wasKept = isKept
+      if (isKept) safeAgeMs = Math.max(safeAgeMs, Math.min(ageMs, maxAgeMs) - marginMs)
+      else if (ageMs - marginMs <= safeAgeMs) lowerSafeAge(ageMs / 2)
     }
-    connection.timer = setTimer(isDead, closeTimeoutMs)
-    connection.onLost = (reason) => {
-      if (reason !== 'closed') return isDead()
-      drop(connection)
-      safeAgeMs = Math.max(safeAgeMs, Math.min(ageMs, maxAgeMs))
-    }
+    connection.timer = setTimer(() => end(false), closeTimeoutMs)
+    connection.onLost = (reason) => end(reason === 'closed')
     connection.socket.end()
   }
 
@@ -236,7 +246,7 @@ export function createStandby(options: StandbyOptions) {
         clock.setImmediate(() => {
           if (lost) {
             onReplaced(lost)
-            lowerSafeAge(taken.ageMs() * limitShare)
+            lowerSafeAge(taken.shownAgeMs() * limitShare)
             openForRequest(callback)
           } else {
             hasLasted()
@@ -272,7 +282,7 @@ export function createStandby(options: StandbyOptions) {
 export type Standby = ReturnType<typeof createStandby>
 
 /** Watches a connection that no one uses. Whatever happens to it, it is lost. */
-function watch(socket: Socket, clock: Clock): Connection {
+function watch(socket: Socket, ages: Pick<Connection, 'ageMs' | 'shownAgeMs'>): Connection {
   function lose(reason: ReplaceReason): void {
     unwatch()
     socket.destroy()
@@ -295,7 +305,7 @@ function watch(socket: Socket, clock: Clock): Connection {
   socket.setKeepAlive(true, 5_000)
   const connection: Connection = {
     socket,
-    ageMs: startStopwatch(clock),
+    ...ages,
     timer: undefined,
     onLost: () => {},
     unwatch,
