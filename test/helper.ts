@@ -8,7 +8,7 @@ import { buildIdenfySimulator } from '../sandbox/idenfy-simulator.js'
 import { buildIdentityProvider } from '../sandbox/identity-provider.js'
 import { createTokenSigner, type TokenSigner } from '../sandbox/token-signer.js'
 import { buildApp, buildManagementApp } from '../src/app.js'
-import { systemClock } from '../src/clock.js'
+import { type Clock, systemClock } from '../src/clock.js'
 import { loadConfig } from '../src/config/load-config.js'
 import { createLogger } from '../src/observability/logger.js'
 import { detailTexts, type ProblemCode, type ProblemDetail, problems } from '../src/problems/catalog.js'
@@ -32,6 +32,7 @@ export interface Overrides {
   readonly env?: Readonly<Record<string, string | undefined>>
   readonly now?: () => number
   readonly monotonicNow?: () => number
+  readonly setTimeout?: Clock['setTimeout']
   readonly signers?: readonly [TokenSigner, ...TokenSigner[]]
   readonly limits?: Partial<Limits>
   /** Those of another instance, to be a second replica beside it. */
@@ -152,14 +153,14 @@ export async function startPeers(
  * fails at its end if anything secret is in the log, the metrics or an error body.
  */
 export async function build(t: Test, overrides: Overrides = {}) {
-  const { now, monotonicNow, env } = { ...systemClock, env: {}, ...overrides }
+  const { now, monotonicNow, setTimeout, env } = { ...systemClock, env: {}, ...overrides }
   const peers = overrides.peers ?? (await startPeers(t, overrides))
   const lines: string[] = []
   const logger = createLogger('trace', { write: (line) => lines.push(line) })
   const config = loadConfig({ ...peers.environment, ...env })
   const app = await buildApp(config, {
     logger,
-    clock: { ...systemClock, now, monotonicNow },
+    clock: { ...systemClock, now, monotonicNow, setTimeout },
     // A busy machine must not make a test shed requests.
     limits: { eventLoopDelayMs: 60_000, ...overrides.limits },
   })

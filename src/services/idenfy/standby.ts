@@ -19,7 +19,7 @@ const firstRetryMs = 1_000
 const maxRetryMs = 60_000
 /** Token bucket for connections that no request has asked for. */
 const unusedBurst = 20
-const unusedIntervalMs = 5_000
+const unusedIntervalMs = 2_500
 
 /**
  * Why a standby connection was replaced before a request took it: its age, the server closed it, it broke, the server sent
@@ -111,9 +111,8 @@ export function createStandby(options: StandbyOptions) {
     const shownAgeMs = () => clock.monotonicNow() - beganMs
     const onConnected: buildConnector.Callback = (...[error, socket]) => {
       giveUpOpening = undefined
-      if (isClosed) socket?.destroy()
-      else if (error) fail(error)
-      else keep(watch(socket, { ageMs, shownAgeMs }))
+      if (!error) keep(watch(socket, { ageMs, shownAgeMs }))
+      else if (!isClosed) fail(error)
       endFirstAttempt()
     }
     giveUpOpening = connect(target, onConnected, { isBackground: true })
