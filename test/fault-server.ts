@@ -78,7 +78,7 @@ export async function startFaultServer(
       server.close()
       destroySockets()
     },
-    comeBack: () => server.listen(port, host),
+    comeBack: () => server.listening || server.listen(port, host),
   })
 }
 

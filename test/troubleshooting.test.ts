@@ -14,6 +14,7 @@ import { detailTexts, problems } from '../src/problems/catalog.js'
 import { invalidTokenReasons } from '../src/services/auth/access-token.js'
 import { type IgnoredKeyReason, keySetFaultCodes } from '../src/services/auth/key-set.js'
 import { redisFailureCauses } from '../src/services/single-flight/redis-failure.js'
+import { created, startFaultServer } from './fault-server.js'
 import { build, listen, type Overrides, send, signer, spawnNode, until } from './helper.js'
 import { startKeyServer } from './key-server.js'
 import { needsRedis, startRedis, stateKey } from './redis-server.js'
@@ -253,6 +254,14 @@ async function failedCalls(t: Test): Promise<Line[]> {
 
   const lost = await start({ IDENFY_BASE_URL: 'http://127.0.0.1:1' })
   for (const user of ['a', 'b', 'c', 'd', 'e', 'f']) await mintAs(lost, user)
+
+  const idenfy = await startFaultServer(t, created)
+  idenfy.vanish()
+  const waiting = await start({ IDENFY_BASE_URL: idenfy.url })
+  for (const message of [/^no connection to iDenfy stands by$/, /^a connection .* stands by again$/]) {
+    await until(() => waiting.log().some(({ msg }) => message.test(String(msg))), String(message))
+    idenfy.comeBack()
+  }
   return lines()
 }
 
