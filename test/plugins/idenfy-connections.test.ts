@@ -19,11 +19,19 @@ async function start(t: Test, url: string, overrides: Overrides = {}) {
   }
 }
 
-/** The system's timers, without those of this length. */
+/** The system's timers, without those that the test does not want to fire. */
 const without =
-  (...omittedMs: number[]): Clock['setTimeout'] =>
+  (isOmitted: (delayMs: number) => boolean): Clock['setTimeout'] =>
   (callback, delayMs) =>
-    systemClock.setTimeout(omittedMs.includes(delayMs) ? () => {} : callback, delayMs)
+    systemClock.setTimeout(isOmitted(delayMs) ? () => {} : callback, delayMs)
+
+const startedAtMs = Date.now()
+/** Connections do not get older, however slow the machine is. */
+const still = {
+  now: () => startedAtMs,
+  monotonicNow: () => 1,
+  setTimeout: without((delayMs) => delayMs > 200 && delayMs <= 800),
+}
 
 const preflight = (url: string, origin: string) =>
   send(`${url}/onboarding/kyb-token`, {
@@ -33,7 +41,7 @@ const preflight = (url: string, origin: string) =>
 
 t.test('a connection stands by before the first request, which gets it', async (t) => {
   const idenfy = await startFaultServer(t, created)
-  const { mint, metric, isReady } = await start(t, idenfy.url)
+  const { mint, metric, isReady } = await start(t, idenfy.url, still)
   await until(isReady, 'a connection to stand by')
   t.equal(idenfy.connections, 1)
   t.equal(await metric('idenfy_standby_taken_total'), 0)
@@ -69,7 +77,7 @@ t.test('an instance is ready when its first connection is', async (t) => {
     {
       env: { IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': tls.cert })}/ca.pem` },
       // The time limit of the wait.
-      setTimeout: without(500),
+      setTimeout: without((delayMs) => delayMs === 500),
     },
   )
   let isAnswered = false
@@ -126,8 +134,8 @@ t.test('a preflight of an allowed origin has a connection opened, if there is no
   const { url, isReady, log } = await start(t, idenfy.url, {
     env: { CORS_ORIGINS: 'https://app.example' },
     // No attempt but the first one, and those that a request causes.
-    setTimeout: (callback, delayMs) =>
-      systemClock.setTimeout(delayMs >= 1_000 && delayMs < 2_000 ? () => {} : callback, delayMs),
+    ...still,
+    setTimeout: without((delayMs) => delayMs > 200 && delayMs < 2_000),
   })
   await until(() => log().some(({ msg }) => msg === 'no connection to iDenfy stands by'), 'the first attempt')
   idenfy.comeBack()
@@ -141,7 +149,7 @@ t.test('a preflight of an allowed origin has a connection opened, if there is no
 
 t.test('draining closes it, and requests still work', async (t) => {
   const idenfy = await startFaultServer(t, created)
-  const { app, mint, isReady, metric } = await start(t, idenfy.url)
+  const { app, mint, isReady, metric } = await start(t, idenfy.url, still)
   await until(isReady, 'a connection to stand by')
   await app.drain(0)
   t.equal(await isReady(), false)
@@ -165,7 +173,7 @@ t.test('what iDenfy announces limits how long a connection stands by', async (t)
   const response = httpResponse('201 Created', goodToken, { 'keep-alive': 'timeout=1, max=5' })
   const idenfy = await startFaultServer(t, response)
   let elapsedMs = 1
-  const { mint, isReady } = await start(t, idenfy.url, { monotonicNow: () => elapsedMs })
+  const { mint, isReady } = await start(t, idenfy.url, { ...still, monotonicNow: () => elapsedMs })
   await until(isReady, 'a connection to stand by')
   t.equal((await mint()).status, 201)
   await until(isReady, 'another one')
