@@ -337,6 +337,10 @@ t.test('numbers, units, choices and addresses', async (t) => {
       { KEEP_ALIVE_TIMEOUT_MS: '72' },
       'KEEP_ALIVE_TIMEOUT_MS must be an integer from 1000 to 7200000 milliseconds; got "72"',
     ],
+    [
+      { IDENFY_STANDBY_MAX_AGE_MS: '999' },
+      'IDENFY_STANDBY_MAX_AGE_MS must be 0 or at least 1000 milliseconds; got "999"',
+    ],
     [{ DRAIN_DELAY_MS: '5' }, 'DRAIN_DELAY_MS must be 0 or at least 100 milliseconds; got "5"'],
     [
       { SHUTDOWN_TIMEOUT_MS: '25' },

@@ -19,6 +19,9 @@ const badResponseCodes = new Set([
   'UND_ERR_RES_EXCEEDED_MAX_SIZE',
 ])
 
+/** In the field `Keep-Alive`. */
+const keepAliveTimeout = /timeout *= *(\d+)/i
+
 /** Codes of OpenSSL, Node and undici for a peer whose certificate or TLS version is not accepted. */
 const untrustedPeer =
   /^(ERR_SSL_|ERR_TLS_CERT_|EPROTO$|UND_ERR_PRX_TLS$)|CERT|UNABLE_TO_|INVALID_CA|INVALID_PURPOSE/
@@ -75,8 +78,8 @@ export function createIdenfyClient(options: IdenfyClientOptions) {
     const headers = { ...staticHeaders, authorization: credentials }
     const request = { origin, method: 'POST' as const, path, headers, body: JSON.stringify(payload) }
     const response = await exchange(dispatcher, request, { ...limits, clock, onFailure: transportProblem })
-    const keepAlive = response.headers['keep-alive']
-    if (keepAlive !== undefined) onIdleLimit(idleLimitMs(String(keepAlive)))
+    const [, idleSeconds] = keepAliveTimeout.exec(String(response.headers['keep-alive'])) ?? []
+    if (idleSeconds !== undefined) onIdleLimit(Number(idleSeconds) * 1000)
     return response
   }
 
@@ -118,12 +121,6 @@ export type IdenfyClient = ReturnType<typeof createIdenfyClient>
 /** HTTP Basic (RFC 7617). */
 export function basicAuthorization({ apiKey, apiSecret }: { apiKey: string; apiSecret: string }): string {
   return `Basic ${Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')}`
-}
-
-/** What `timeout` says in a `Keep-Alive` field, or infinity. */
-function idleLimitMs(keepAlive: string): number {
-  const [, seconds] = /timeout *= *(\d+)/i.exec(keepAlive) ?? []
-  return seconds === undefined ? Number.POSITIVE_INFINITY : Number(seconds) * 1000
 }
 
 function transportProblem(cause: Error & { code?: string }, isSent: boolean): Error {

@@ -57,7 +57,7 @@ interface Connection {
   readonly shownAgeMs: () => number
   timer: Timer | undefined
   /** What happens when the server closes it, or it breaks. */
-  onLost: (reason: ReplaceReason) => void
+  onLost: ((reason: ReplaceReason) => void) | undefined
   /** From now on, nothing happens when it is lost. */
   unwatch(): void
 }
@@ -87,7 +87,7 @@ export function createStandby(options: StandbyOptions) {
   /** When the token bucket for unused connections is full again. */
   let bucketFullAtMs = Number.NEGATIVE_INFINITY
   let sincePrepared: (() => number) | undefined
-  let endFirstAttempt = (): void => {}
+  let endFirstAttempt: (() => void) | undefined
   const firstAttempt = new Promise<void>((resolve) => {
     endFirstAttempt = resolve
   })
@@ -113,7 +113,7 @@ export function createStandby(options: StandbyOptions) {
       giveUpOpening = undefined
       if (!error) keep(watch(socket, { ageMs, shownAgeMs }))
       else if (!isClosed) fail(error)
-      endFirstAttempt()
+      endFirstAttempt?.()
     }
     giveUpOpening = connect(target, onConnected, { isBackground: true })
   }
@@ -285,7 +285,7 @@ function watch(socket: Socket, ages: Pick<Connection, 'ageMs' | 'shownAgeMs'>): 
   function lose(reason: ReplaceReason): void {
     unwatch()
     socket.destroy()
-    connection.onLost(reason)
+    connection.onLost?.(reason)
   }
   const listeners = {
     readable: () => {
@@ -306,7 +306,7 @@ function watch(socket: Socket, ages: Pick<Connection, 'ageMs' | 'shownAgeMs'>): 
     socket,
     ...ages,
     timer: undefined,
-    onLost: () => {},
+    onLost: undefined,
     unwatch,
   }
   return connection

@@ -16,6 +16,7 @@ function setUp(
   const dispatcher = new ScriptedDispatcher(script)
   const credentials = { value: 'Basic b2xk', checks: 0 }
   const drifts: unknown[] = []
+  const idleLimitsMs: number[] = []
   const client = createIdenfyClient({
     dispatcher,
     origin: 'https://idenfy.example',
@@ -28,7 +29,7 @@ function setUp(
     },
     userAgent: 'test/1',
     clock,
-    onIdleLimit: () => {},
+    onIdleLimit: (limitMs) => idleLimitsMs.push(limitMs),
     onDrift: (...drift) => drifts.push(drift),
   })
   const limits = {
@@ -47,6 +48,7 @@ function setUp(
     dispatcher,
     credentials,
     drifts,
+    idleLimitsMs,
     pass,
   }
 }
@@ -54,6 +56,21 @@ function setUp(
 /** A client of an iDenfy that always responds with this. */
 const against = (status: number, body: unknown, headers?: Record<string, string>) =>
   setUp((request) => request.respond(status, body, headers))
+
+t.test('how long iDenfy keeps idle connections is passed on', async (t) => {
+  for (const [keepAlive, expected] of [
+    ['timeout=5', [5_000]],
+    ['max=100, Timeout = 75', [75_000]],
+    ['timeout=0', [0]],
+    ['max=100', []],
+    [undefined, []],
+  ] as const) {
+    const headers = { 'content-type': 'application/json', ...(keepAlive && { 'keep-alive': keepAlive }) }
+    const { create, idleLimitsMs } = against(201, goodToken, headers)
+    await create()
+    t.strictSame(idleLimitsMs, expected, keepAlive)
+  }
+})
 
 t.test('a token is requested with one POST', async (t) => {
   const { create, dispatcher, drifts } = against(201, { ...goodToken, tokenType: 'FORM', surprise: 1 })

@@ -271,14 +271,16 @@ t.test('a connection that the server closes is replaced at once', async (t) => {
 
 t.test('a connection that is reset, or on which the server speaks first, is replaced at once', async (t) => {
   for (const [reason, end] of [
-    ['broken', (socket?: Socket) => socket?.resetAndDestroy()],
-    ['unexpected-data', (socket?: Socket) => socket?.write('HTTP/1.1 408 Request Timeout\r\n\r\n')],
+    ['broken', (server?: Socket) => server?.resetAndDestroy()],
+    ['unexpected-data', (server?: Socket) => server?.write('HTTP/1.1 408 Request Timeout\r\n\r\n')],
+    // As after an error in the process itself.
+    ['closed', (_server?: Socket, client?: Socket) => client?.destroy()],
   ] as const) {
     const { standby, accepted, opened, settle, skip, events } = await setUp(t)
     standby.open()
     await settle()
     skip(600)
-    end(accepted[0])
+    end(accepted[0], opened[0])
     await until(() => opened.length === 2, 'another connection')
     t.strictSame(events, [reason])
     t.equal(opened[0]?.destroyed, true)
