@@ -68,7 +68,7 @@ t.test('how long iDenfy keeps idle connections is passed on', async (t) => {
     const headers = { 'content-type': 'application/json', ...(keepAlive && { 'keep-alive': keepAlive }) }
     const { create, idleLimitsMs } = against(201, goodToken, headers)
     await create()
-    t.strictSame(idleLimitsMs, expected, keepAlive)
+    t.strictSame(idleLimitsMs, expected, String(keepAlive))
   }
 })
 
