@@ -247,6 +247,10 @@ export function createStandby(options: StandbyOptions) {
             onReplaced(lost)
             lowerSafeAge(taken.shownAgeMs() * limitShare)
             openForRequest(callback)
+          } else if (taken.ageMs() >= usableAgeMs()) {
+            // The turn of a busy process may take long.
+            retire(taken)
+            openForRequest(callback)
           } else {
             hasLasted()
             taken.unwatch()

@@ -305,6 +305,22 @@ t.test('a request does not get a connection that was closed just before', async 
   }
 })
 
+t.test(
+  'a request of a busy process does not get a connection that has become too old meanwhile',
+  async (t) => {
+    const { standby, take, opened, settle, skip, events } = await setUp(t)
+    standby.open()
+    await settle()
+    skip(700)
+    const taken = take()
+    skip(100)
+    const { socket, standbyAgeMs } = await taken
+    t.not(socket, opened[0])
+    t.equal(standbyAgeMs, undefined)
+    t.strictSame(events, ['age'])
+  },
+)
+
 t.test('while the server is down, attempts become rare, and are reported once', async (t) => {
   for (const [random, delaysMs] of [
     [0, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]],
