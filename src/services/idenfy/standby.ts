@@ -2,17 +2,12 @@ import type { Socket } from 'node:net'
 import type { buildConnector } from 'undici'
 import { type Clock, startStopwatch, type Timer } from '../../clock.js'
 import type { Connect } from './connector.js'
+import { createSafeAge } from './safe-age.js'
 
-/** How long a connection may be idle before it is known how long the path to iDenfy keeps one. */
-const firstSafeAgeMs = 800
 /** A connection that does not last so long is a failed attempt. */
-const minSafeAgeMs = 500
-/** Of an idle limit that the server has shown. */
-const limitShare = 0.8
+const minAgeMs = 500
 /** A standby connection is opened so long before the one in use is too old, at most a third of its age. */
 const maxLeadMs = 2_000
-/** Less than an age at which the path has kept a connection, because bytes travel at different speeds. */
-const marginMs = 200
 /** How long the server may take to close its side of a connection. */
 const closeTimeoutMs = 2_000
 const firstRetryMs = 1_000
@@ -79,11 +74,7 @@ export function createStandby(options: StandbyOptions) {
   let isClosed = false
   /** Too old to be used. They show whether the path keeps connections for longer than is known. */
   const retired = new Set<Connection>()
-  let safeAgeMs = Math.min(firstSafeAgeMs, maxAgeMs)
-  /** Whether the last connection that was closed because of its age had been kept until then. */
-  let wasKept = true
-  /** The configured age, or less if the server has announced a shorter limit. */
-  let longestAgeMs = maxAgeMs
+  const safeAge = createSafeAge(maxAgeMs)
   /** When the token bucket for unused connections is full again. */
   let bucketFullAtMs = Number.NEGATIVE_INFINITY
   let sincePrepared: (() => number) | undefined
@@ -92,8 +83,8 @@ export function createStandby(options: StandbyOptions) {
     endFirstAttempt = resolve
   })
 
-  const usableAgeMs = () => Math.min(safeAgeMs, longestAgeMs)
-  const isReady = () => ready !== undefined && ready.ageMs() < usableAgeMs()
+  const isUsable = ({ ageMs }: Connection) => ageMs() < safeAge.usableMs()
+  const isReady = () => ready !== undefined && isUsable(ready)
 
   function setTimer(callback: () => void, delayMs: number): Timer {
     const timer = clock.setTimeout(callback, delayMs)
@@ -147,28 +138,25 @@ export function createStandby(options: StandbyOptions) {
       clock.clearTimeout(connection.timer)
       onReplaced(reason)
       const ageMs = connection.shownAgeMs()
-      if (ageMs < minSafeAgeMs) fail(new Error('The connection was closed at once'))
+      if (ageMs < minAgeMs) fail(new Error('The connection was closed at once'))
       else {
-        lowerSafeAge(ageMs * limitShare)
+        safeAge.closed(ageMs)
         openNext()
       }
     }
-    const leadMs = Math.min(usableAgeMs() / 3, maxLeadMs)
+    const usableMs = safeAge.usableMs()
+    const leadMs = Math.min(usableMs / 3, maxLeadMs)
     const replace = () => {
       hasLasted()
       openNext()
       connection.timer = setTimer(() => retire(connection), leadMs)
     }
-    connection.timer = setTimer(replace, usableAgeMs() - leadMs - connection.ageMs())
+    connection.timer = setTimer(replace, usableMs - leadMs - connection.ageMs())
   }
 
   function hasLasted(): void {
     if (failures > 0) onAvailable()
     failures = 0
-  }
-
-  function lowerSafeAge(ageMs: number): void {
-    safeAgeMs = Math.max(Math.min(safeAgeMs, ageMs), minSafeAgeMs)
   }
 
   /** A connection that is too old is closed, perhaps later: it may show that an older one could still be used. */
@@ -179,10 +167,10 @@ export function createStandby(options: StandbyOptions) {
     retired.add(connection)
     connection.onLost = () => {
       drop(connection)
-      lowerSafeAge(connection.shownAgeMs() * limitShare)
+      safeAge.closed(connection.shownAgeMs())
     }
-    const untilMs = wasKept ? Math.min(safeAgeMs * 2, longestAgeMs) : 0
-    connection.timer = setTimer(() => closeAndWatch(connection), untilMs - connection.ageMs())
+    const delayMs = safeAge.nextTrialMs() - connection.ageMs()
+    connection.timer = setTimer(() => closeAndWatch(connection), delayMs)
   }
 
   function drop(connection: Connection): void {
@@ -197,9 +185,8 @@ export function createStandby(options: StandbyOptions) {
     const ageMs = connection.shownAgeMs()
     const end = (isKept: boolean) => {
       drop(connection)
-      wasKept = isKept
-      if (isKept) safeAgeMs = Math.max(safeAgeMs, Math.min(ageMs, maxAgeMs) - marginMs)
-      else if (ageMs - marginMs <= safeAgeMs) lowerSafeAge(ageMs / 2)
+      if (isKept) safeAge.kept(ageMs)
+      else safeAge.forgotten(ageMs)
     }
     connection.timer = setTimer(() => end(false), closeTimeoutMs)
     connection.onLost = (reason) => end(reason === 'closed')
@@ -245,9 +232,9 @@ export function createStandby(options: StandbyOptions) {
         clock.setImmediate(() => {
           if (lost) {
             onReplaced(lost)
-            lowerSafeAge(taken.shownAgeMs() * limitShare)
+            safeAge.closed(taken.shownAgeMs())
             openForRequest(callback)
-          } else if (taken.ageMs() >= usableAgeMs()) {
+          } else if (!isUsable(taken)) {
             // The turn of a busy process may take long.
             retire(taken)
             openForRequest(callback)
@@ -268,10 +255,8 @@ export function createStandby(options: StandbyOptions) {
       onReplaced('suspect')
       openNext()
     },
-    /** The server has announced that it closes idle connections. */
-    noteIdleLimit(limitMs: number): void {
-      longestAgeMs = Math.min(longestAgeMs, Math.max(limitMs * limitShare, minSafeAgeMs))
-    },
+    /** The server has announced that it closes idle connections after this time. */
+    noteIdleLimit: safeAge.announced,
     close(): void {
       isClosed = true
       clock.clearTimeout(opening)
