@@ -48,9 +48,9 @@ try {
   const app = await buildApp(config, { logger, logOutput })
   const management = await buildManagementApp(app, { logger })
   process.once('exit', () => {
-    // Node would wait for the thread that hangs in a read. Only SIGKILL ends the process then.
+    // Node would wait for the thread that hangs in a read or a lookup. Only SIGKILL ends the process then.
     /* c8 ignore next -- a process that is killed reports no coverage */
-    if (app.isReadingHung()) process.kill(process.pid, 'SIGKILL')
+    if (app.isReadingHung() || app.idenfyConnections.isLookupHung()) process.kill(process.pid, 'SIGKILL')
   })
 
   const skip = ['SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV', 'SIGUSR2'] as const

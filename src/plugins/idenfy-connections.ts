@@ -22,11 +22,11 @@ export const idenfyConnections = fp(
     const { config, clock, metrics } = app
     const standbyTaken = metrics.counter(
       'idenfy_standby_taken_total',
-      'Requests that found a connection to iDenfy ready',
+      'Connections to iDenfy that stood by until a request took them',
     )
     const standbyMissed = metrics.counter(
       'idenfy_standby_missed_total',
-      'Requests that had to wait for a new connection to iDenfy',
+      'Connections to iDenfy that were opened for a request, because none stood by',
     )
     const standbyReplaced = metrics.counter(
       'idenfy_standby_replaced_total',

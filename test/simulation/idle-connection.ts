@@ -70,6 +70,8 @@ export class IdleConnection extends EventEmitter {
     this.#isOpenAtServer = false
   }
 
+  readonly bytesRead = 0
+  readonly bytesWritten = 0
   read = () => null
   setKeepAlive = () => this
   ref = () => this

@@ -2,6 +2,7 @@ import { createSecureContext, rootCertificates } from 'node:tls'
 import { type buildConnector, type Dispatcher, Pool } from 'undici'
 import { type Clock, startStopwatch } from '../../clock.js'
 import { createConnector } from './connector.js'
+import { createLookup } from './lookup.js'
 import { createStandby, type StandbyCallback, type StandbyOptions } from './standby.js'
 
 const maxResponseBytes = 64 * 1024
@@ -10,6 +11,7 @@ const maxResponseBytes = 64 * 1024
  * next request, so there is no reason to use one that a firewall may have forgotten.
  */
 const maxIdleMs = 4_000
+const minRenewalIntervalMs = 5_000
 
 export interface ConnectionsOptions
   extends Pick<StandbyOptions, 'random' | 'onReplaced' | 'onUnavailable' | 'onAvailable'> {
@@ -45,7 +47,8 @@ export function createConnections(options: ConnectionsOptions) {
     minVersion: 'TLSv1.2',
     ...(options.extraCa && { ca: [...rootCertificates, options.extraCa] }),
   })
-  const connect = createConnector({ timeoutMs, tls: { secureContext }, proxyUrl, userAgent })
+  const { lookup, isHung } = createLookup(clock)
+  const connect = createConnector({ timeoutMs, tls: { secureContext, lookup }, proxyUrl, userAgent })
   const standby =
     standbyMaxAgeMs > 0
       ? createStandby({ ...options, connect, target: targetOf(origin), maxAgeMs: standbyMaxAgeMs })
@@ -54,6 +57,7 @@ export function createConnections(options: ConnectionsOptions) {
   let pool = createPool()
   /** The age of the oldest connection that the pool got. */
   let oldestMs: (() => number) | undefined
+  let sinceRenewalMs: (() => number) | undefined
 
   function createPool(): Pool {
     const created = new Pool(origin, {
@@ -94,13 +98,16 @@ export function createConnections(options: ConnectionsOptions) {
 
   return {
     standby,
+    isLookupHung: isHung,
     dispatch(request: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
       // undici's `clientTtl` hangs together with `connections` (https://github.com/nodejs/undici/issues/5144).
       if (oldestMs && oldestMs() >= maxAgeMs - maxIdleMs) renewPool()
       return pool.dispatch(request, handler)
     },
-    /** Gives later requests new connections, because one of them seems to be dead. */
+    /** Gives later requests new connections, because one of them seems to be dead. Not often: the server may be slow. */
     renew(): void {
+      if (sinceRenewalMs && sinceRenewalMs() < minRenewalIntervalMs) return
+      sinceRenewalMs = startStopwatch(clock)
       renewPool()
       standby?.replace()
     },

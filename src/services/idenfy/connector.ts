@@ -18,7 +18,7 @@ export class EgressProxyError extends Error {
 export interface ConnectorOptions {
   /** For all steps before a request can be sent: DNS, TCP, TLS to the proxy, CONNECT, TLS to the origin. */
   readonly timeoutMs: number
-  /** For the origin, and for a proxy with an https: URL. */
+  /** For the origin, and for a proxy with an https: URL. `lookup` is also used without TLS. */
   readonly tls: TlsOptions
   /** An egress proxy that supports CONNECT (RFC 9110, section 9.3.6). */
   readonly proxyUrl?: string | undefined

@@ -12,6 +12,9 @@ const maxLeadMs = 2_000
 const closeTimeoutMs = 2_000
 const firstRetryMs = 1_000
 const maxRetryMs = 60_000
+const maxJitter = 1.5
+/** An outage is over when nothing has failed for so long. */
+const minRecoveryMs = 60_000
 /** Token bucket for connections that no request has asked for. */
 const unusedBurst = 20
 const unusedIntervalMs = 2_500
@@ -48,11 +51,11 @@ interface Connection {
   readonly socket: Socket
   /** Since connecting began, by the clock that has advanced more: too much is safe. */
   readonly ageMs: () => number
-  /** By the monotonic clock: too little is safe where it shows how long the path keeps a connection. */
+  /** Since it was connected, by the monotonic clock: too little is safe where it shows how long the path keeps one. */
   readonly shownAgeMs: () => number
   timer: Timer | undefined
   /** What happens when the server closes it, or it breaks. */
-  onLost: ((reason: ReplaceReason) => void) | undefined
+  onLost: ((reason: ReplaceReason, cause?: Error) => void) | undefined
   /** From now on, nothing happens when it is lost. */
   unwatch(): void
 }
@@ -71,10 +74,12 @@ export function createStandby(options: StandbyOptions) {
   let giveUpOpening: (() => void) | undefined
   let opening: Timer | undefined
   let failures = 0
+  let isReported = false
+  let sinceFailureMs = () => 0
   let isClosed = false
   /** Too old to be used. They show whether the path keeps connections for longer than is known. */
   const retired = new Set<Connection>()
-  const safeAge = createSafeAge(maxAgeMs)
+  const safeAge = createSafeAge(maxAgeMs, clock)
   /** When the token bucket for unused connections is full again. */
   let bucketFullAtMs = Number.NEGATIVE_INFINITY
   let sincePrepared: (() => number) | undefined
@@ -98,47 +103,51 @@ export function createStandby(options: StandbyOptions) {
     if (isClosed || giveUpOpening) return
     // From the begin: a process that is stopped for a while does not see when it is connected.
     const ageMs = startStopwatch(clock)
-    const beganMs = clock.monotonicNow()
-    const shownAgeMs = () => clock.monotonicNow() - beganMs
     const onConnected: buildConnector.Callback = (...[error, socket]) => {
       giveUpOpening = undefined
-      if (!error) keep(watch(socket, { ageMs, shownAgeMs }))
+      if (!error) keep(watch(socket, ageMs, clock))
       else if (!isClosed) fail(error)
       endFirstAttempt?.()
     }
     giveUpOpening = connect(target, onConnected, { isBackground: true })
   }
 
-  function openAfter(delayMs: number): void {
+  /** Opens the next connection after one that was of no use. A server that closes connections soon gets few. */
+  function openNext(delayMs = 0): void {
     clock.clearTimeout(opening)
-    opening = setTimer(open, delayMs)
+    const waitMs = Math.max(delayMs, unusedWaitMs())
+    if (waitMs > 0) opening = setTimer(openUnused, waitMs)
+    else openUnused()
   }
 
-  /** Opens the next connection after one that was of no use. A server that closes connections soon gets few. */
-  function openNext(): void {
+  const unusedWaitMs = () =>
+    Math.max(0, bucketFullAtMs - clock.monotonicNow() - (unusedBurst - 1) * unusedIntervalMs)
+
+  function openUnused(): void {
     const now = clock.monotonicNow()
-    const waitMs = Math.max(0, bucketFullAtMs - now - (unusedBurst - 1) * unusedIntervalMs)
-    bucketFullAtMs = Math.max(bucketFullAtMs, now) + unusedIntervalMs
-    if (waitMs > 0) openAfter(waitMs)
-    else open()
+    bucketFullAtMs = Math.min(Math.max(bucketFullAtMs, now), now + (unusedBurst - 1) * unusedIntervalMs)
+    bucketFullAtMs += unusedIntervalMs
+    open()
   }
 
   function fail(error: Error): void {
-    if (failures === 0) onUnavailable(error)
-    const backoffMs = firstRetryMs * 2 ** failures * (1 + random() / 2)
+    if (!isReported) onUnavailable(error)
+    isReported = true
+    sinceFailureMs = startStopwatch(clock)
+    const backoffMs = Math.min(firstRetryMs * 2 ** failures, maxRetryMs / maxJitter)
     failures += 1
-    openAfter(Math.min(backoffMs, maxRetryMs))
+    openNext(backoffMs * (1 + random() * (maxJitter - 1)))
   }
 
   function keep(connection: Connection): void {
     if (ready) retire(ready)
     ready = connection
-    connection.onLost = (reason) => {
+    connection.onLost = (reason, cause) => {
       ready = undefined
       clock.clearTimeout(connection.timer)
       onReplaced(reason)
       const ageMs = connection.shownAgeMs()
-      if (ageMs < minAgeMs) fail(new Error('The connection was closed at once'))
+      if (ageMs < minAgeMs) fail(new Error('The connection was closed at once', { cause }))
       else {
         safeAge.closed(ageMs)
         openNext()
@@ -147,22 +156,26 @@ export function createStandby(options: StandbyOptions) {
     const usableMs = safeAge.usableMs()
     const leadMs = Math.min(usableMs / 3, maxLeadMs)
     const replace = () => {
-      hasLasted()
+      noteLasted(connection)
       openNext()
       connection.timer = setTimer(() => retire(connection), leadMs)
     }
     connection.timer = setTimer(replace, usableMs - leadMs - connection.ageMs())
   }
 
-  function hasLasted(): void {
-    if (failures > 0) onAvailable()
+  function noteLasted(connection: Connection): void {
+    if (connection.shownAgeMs() < minAgeMs) return
     failures = 0
+    if (!isReported || sinceFailureMs() < minRecoveryMs) return
+    isReported = false
+    onAvailable()
   }
 
   /** A connection that is too old is closed, perhaps later: it may show that an older one could still be used. */
   function retire(connection: Connection): void {
     if (connection === ready) ready = undefined
     clock.clearTimeout(connection.timer)
+    noteLasted(connection)
     onReplaced('age')
     retired.add(connection)
     connection.onLost = () => {
@@ -189,8 +202,17 @@ export function createStandby(options: StandbyOptions) {
       else safeAge.forgotten(ageMs)
     }
     connection.timer = setTimer(() => end(false), closeTimeoutMs)
-    connection.onLost = (reason) => end(reason === 'closed')
+    connection.onLost = (reason) => end(reason !== 'broken')
     connection.socket.end()
+  }
+
+  /** A request may show that the path has forgotten the connection, although it was young enough. */
+  function watchFirstResponse({ socket, shownAgeMs }: Connection): void {
+    const ageMs = shownAgeMs()
+    const { bytesRead, bytesWritten } = socket
+    socket.once('close', () => {
+      if (socket.bytesWritten > bytesWritten && socket.bytesRead === bytesRead) safeAge.closed(ageMs)
+    })
   }
 
   /** Opens a connection for a request. */
@@ -198,7 +220,7 @@ export function createStandby(options: StandbyOptions) {
     connect(target, (...result) => {
       callback(...result)
       // The server can be reached: there is no reason to wait any longer.
-      if (result[1] && !ready && failures > 0) open()
+      if (result[1] && !ready) openNext()
     })
   }
 
@@ -210,14 +232,16 @@ export function createStandby(options: StandbyOptions) {
     open,
     /** Opens a connection if there is none, at most once per age. Anybody may cause that. */
     prepare(): void {
-      if (isReady() || (sincePrepared && sincePrepared() < maxAgeMs)) return
+      if (isReady() || unusedWaitMs() > 0 || (sincePrepared && sincePrepared() < maxAgeMs)) return
       sincePrepared = startStopwatch(clock)
-      open()
+      openUnused()
     },
     /** Connects for a request. */
     connect(callback: StandbyCallback): void {
-      const taken = isReady() ? ready : undefined
-      if (!taken) {
+      const taken = ready
+      if (!taken || !isUsable(taken)) {
+        // Its timer does not know of a time in which the machine was suspended.
+        if (taken) retire(taken)
         openForRequest(callback)
         return
       }
@@ -239,11 +263,12 @@ export function createStandby(options: StandbyOptions) {
             retire(taken)
             openForRequest(callback)
           } else {
-            hasLasted()
+            noteLasted(taken)
             taken.unwatch()
+            watchFirstResponse(taken)
             callback(null, taken.socket.ref(), taken.ageMs())
           }
-          open()
+          if (!ready) open()
         }),
       )
     },
@@ -270,11 +295,12 @@ export function createStandby(options: StandbyOptions) {
 export type Standby = ReturnType<typeof createStandby>
 
 /** Watches a connection that no one uses. Whatever happens to it, it is lost. */
-function watch(socket: Socket, ages: Pick<Connection, 'ageMs' | 'shownAgeMs'>): Connection {
-  function lose(reason: ReplaceReason): void {
+function watch(socket: Socket, ageMs: () => number, { monotonicNow }: Clock): Connection {
+  const connectedMs = monotonicNow()
+  function lose(reason: ReplaceReason, cause?: Error): void {
     unwatch()
     socket.destroy()
-    connection.onLost?.(reason)
+    connection.onLost?.(reason, cause)
   }
   const listeners = {
     readable: () => {
@@ -282,7 +308,7 @@ function watch(socket: Socket, ages: Pick<Connection, 'ageMs' | 'shownAgeMs'>): 
       if (socket.read() !== null) lose('unexpected-data')
     },
     end: () => lose('closed'),
-    error: () => lose('broken'),
+    error: (error: Error) => lose('broken', error),
     close: () => lose('closed'),
   }
   function unwatch(): void {
@@ -293,7 +319,8 @@ function watch(socket: Socket, ages: Pick<Connection, 'ageMs' | 'shownAgeMs'>): 
   socket.setKeepAlive(true, 5_000)
   const connection: Connection = {
     socket,
-    ...ages,
+    ageMs,
+    shownAgeMs: () => monotonicNow() - connectedMs,
     timer: undefined,
     onLost: undefined,
     unwatch,

@@ -7,6 +7,7 @@ import {
   createServer as createTcpServer,
   type Socket,
 } from 'node:net'
+import { setImmediate as turn } from 'node:timers/promises'
 import { rootCertificates } from 'node:tls'
 import t, { type Test } from 'tap'
 import { Dispatcher } from 'undici'
@@ -269,6 +270,26 @@ t.test('later requests get new connections when one seems to be dead', async (t)
   )
 })
 
+t.test('connections are not renewed for each request of a slow server', async (t) => {
+  const server = await startServer(t)
+  const { clock, skip } = createVirtualClock()
+  const { get, renew } = open(t, `http://127.0.0.1:${server.port}`, { clock })
+  const countAfterRenewals = async () => {
+    for (const renewals of [50, 1, 0]) {
+      await get()
+      // Until then undici does not use the connection again.
+      await turn()
+      for (let timeout = 0; timeout < renewals; timeout++) renew()
+    }
+    return server.sockets.length
+  }
+  t.equal(await countAfterRenewals(), 2)
+  skip(4_999)
+  t.equal(await countAfterRenewals(), 2)
+  skip(1)
+  t.equal(await countAfterRenewals(), 3)
+})
+
 t.test('a connection does not stay idle for as long as the server announces', async (t) => {
   const server = await startServer(t, '127.0.0.1', 0, { 'keep-alive': 'timeout=600' })
   const get = connect(t, `http://127.0.0.1:${server.port}`)
@@ -285,9 +306,7 @@ t.test('what a request gets is counted', async (t) => {
     onConnected: (isStandby) => connected.push(isStandby),
   })
   await get()
-  await until(() => server.sockets.length === 1, 'the connection')
-  standby?.open()
-  await standby?.firstAttempt
+  await until(() => standby?.isReady() === true, 'a connection to stand by')
   server.isHolding = true
   const both = [get(), get()]
   await until(() => server.held.length === 2, 'two requests')
