@@ -6,6 +6,7 @@ import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 import { loadSandboxConfig } from '../sandbox/config.js'
 import { createTokenSigner } from '../sandbox/token-signer.js'
+import { systemClock } from '../src/clock.js'
 import { secretNames, variableNames } from '../src/config/environment-schema.js'
 import type { ConfigError } from '../src/config/faults.js'
 import { loadConfig } from '../src/config/load-config.js'
@@ -176,7 +177,7 @@ t.test('every anchor that the guide links to exists', async (t) => {
 function createRecorder(t: Test) {
   const services: Awaited<ReturnType<typeof build>>[] = []
   return {
-    start: async (env: Record<string, string> = {}, overrides: Pick<Overrides, 'limits'> = {}) => {
+    start: async (env: Record<string, string> = {}, overrides: Omit<Overrides, 'env'> = {}) => {
       const service = await build(t, { env, ...overrides })
       services.push(service)
       return service
@@ -257,7 +258,16 @@ async function failedCalls(t: Test): Promise<Line[]> {
 
   const idenfy = await startFaultServer(t, created)
   idenfy.vanish()
-  const waiting = await start({ IDENFY_BASE_URL: idenfy.url })
+  const beganMs = Date.now()
+  const waiting = await start(
+    { IDENFY_BASE_URL: idenfy.url },
+    {
+      // Time passes 300 times as fast.
+      now: () => beganMs + (Date.now() - beganMs) * 300,
+      monotonicNow: () => performance.now() * 300,
+      setTimeout: (callback, delayMs) => systemClock.setTimeout(callback, delayMs / 300),
+    },
+  )
   for (const message of [/^no connection to iDenfy stands by$/, /^a connection .* stands by again$/]) {
     await until(() => waiting.log().some(({ msg }) => message.test(String(msg))), String(message))
     idenfy.comeBack()
