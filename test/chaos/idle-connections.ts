@@ -324,6 +324,7 @@ function faultsOf({ name, counts, without }: Result): string[] {
     'more outcomes are unknown on used connections':
       counts['unknown, used'] > without['unknown, used'] + chance,
     'a POST was repeated': counts.repeated + without.repeated > 0,
+    'fewer requests succeed': counts.success < without.success * 0.95,
     'no connection stood by': counts.ready === 0,
   }
   return Object.entries(faults).flatMap(([fault, isTrue]) => (isTrue ? [`${name}: ${fault}`] : []))
