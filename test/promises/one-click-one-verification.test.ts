@@ -128,6 +128,8 @@ t.test('a connection that fails on the way to iDenfy costs no verification and o
               : { IDENFY_BASE_URL: idenfy.url, IDENFY_PROXY_URL: `http://${url}` }),
             IDENFY_CA_FILE: `${t.testdir({ 'ca.pem': tls.cert })}/ca.pem`,
             IDENFY_CONNECT_TIMEOUT_MS: '1000',
+            // The first connection is that of the request.
+            IDENFY_STANDBY_MAX_AGE_MS: '0',
           },
         })
         service.secrets.add(goodToken.tokenString)
@@ -356,7 +358,8 @@ t.test('nor when it is stopped and continued', needsRedis, async (t) => {
       for (const socket of connected) socket.destroy()
     })
     const redis = await startRedis(t)
-    const env = { ...envOf(url), ...redis.env, IDENFY_TIMEOUT_MS: '1000' }
+    // The first connection is that of the request.
+    const env = { ...envOf(url), ...redis.env, IDENFY_TIMEOUT_MS: '1000', IDENFY_STANDBY_MAX_AGE_MS: '0' }
     const second = await build(t, { env })
     const process = spawnNode(
       t,
