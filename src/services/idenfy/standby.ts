@@ -75,7 +75,7 @@ export function createStandby(options: StandbyOptions) {
   let opening: Timer | undefined
   let failures = 0
   let isReported = false
-  let sinceFailureMs = () => 0
+  let sinceFailureMs = startStopwatch(clock)
   let isClosed = false
   /** Too old to be used. They show whether the path keeps connections for longer than is known. */
   const retired = new Set<Connection>()
