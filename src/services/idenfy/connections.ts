@@ -11,7 +11,7 @@ const maxResponseBytes = 64 * 1024
  * next request, so there is no reason to use one that a firewall may have forgotten.
  */
 const maxIdleMs = 4_000
-const minRenewalIntervalMs = 5_000
+const minRenewalIntervalMs = 1_000
 
 export interface ConnectionsOptions
   extends Pick<StandbyOptions, 'random' | 'onReplaced' | 'onUnavailable' | 'onAvailable'> {
@@ -58,6 +58,7 @@ export function createConnections(options: ConnectionsOptions) {
   /** The age of the oldest connection that the pool got. */
   let oldestMs: (() => number) | undefined
   let sinceRenewalMs: (() => number) | undefined
+  let isRenewalDue = false
 
   function createPool(): Pool {
     const created = new Pool(origin, {
@@ -96,20 +97,30 @@ export function createConnections(options: ConnectionsOptions) {
     old.close().then(forget, forget)
   }
 
+  function renewIfDue(): void {
+    if (!isRenewalDue || (sinceRenewalMs && sinceRenewalMs() < minRenewalIntervalMs)) return
+    isRenewalDue = false
+    sinceRenewalMs = startStopwatch(clock)
+    renewPool()
+    standby?.replace()
+  }
+
   return {
     standby,
     isLookupHung: isHung,
     dispatch(request: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
+      renewIfDue()
       // undici's `clientTtl` hangs together with `connections` (https://github.com/nodejs/undici/issues/5144).
       if (oldestMs && oldestMs() >= maxAgeMs - maxIdleMs) renewPool()
       return pool.dispatch(request, handler)
     },
-    /** Gives later requests new connections, because one of them seems to be dead. Not often: the server may be slow. */
+    /**
+     * Gives later requests new connections, because one of them seems to be dead. undici has also opened one in the place
+     * of the one whose request timed out, and would keep it. Once a second at most: the server may be slow.
+     */
     renew(): void {
-      if (sinceRenewalMs && sinceRenewalMs() < minRenewalIntervalMs) return
-      sinceRenewalMs = startStopwatch(clock)
-      renewPool()
-      standby?.replace()
+      isRenewalDue = true
+      renewIfDue()
     },
     async destroy(): Promise<void> {
       standby?.close()
