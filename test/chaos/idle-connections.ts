@@ -40,7 +40,7 @@ const endings = {
 interface Kind {
   readonly name: string
   readonly ending: keyof typeof endings
-  /** A connection that is idle for so long ends. */
+  /** How long a connection may be idle before it ends. */
   readonly limitMs?: number
   /** The upstream announces the limit. */
   readonly hasHint?: boolean

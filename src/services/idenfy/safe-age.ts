@@ -2,18 +2,19 @@ import { type Clock, startStopwatch } from '../../clock.js'
 
 /** How long a connection may be idle before anything is known about the path. */
 const firstSafeAgeMs = 800
-const minSafeAgeMs = 500
+/** A shorter age is of no use. */
+export const minSafeAgeMs = 500
 /** Of an idle limit that the server has shown. */
 const limitShare = 0.8
 /** Less than an age at which the path has kept a connection, because bytes travel at different speeds. */
 const marginMs = 200
-/** After a connection was lost, no other one gets older than it for so long. Each time twice as long. */
+/** How long no connection gets older than one that was lost. Each time twice as long. */
 const firstCeilingForMs = 10 * 60_000
 const maxCeilingForMs = 24 * 60 * 60_000
 
 /**
- * Learns up to which age an unused connection to iDenfy can be used. The path has shown that it keeps one for so long, and
- * the server that it does not close it. Several paths and servers may differ: one connection that is lost counts more than
+ * Learns up to which age an unused connection to iDenfy can be used. The path has kept another one
+ * until that age, and the server has not closed it. Several paths and servers may differ: one connection that is lost counts more than
  * many that are kept.
  */
 export function createSafeAge(maxAgeMs: number, clock: Clock) {

@@ -2,10 +2,8 @@ import type { Socket } from 'node:net'
 import type { buildConnector } from 'undici'
 import { type Clock, startStopwatch, type Timer } from '../../clock.js'
 import type { Connect } from './connector.js'
-import { createSafeAge } from './safe-age.js'
+import { createSafeAge, minSafeAgeMs } from './safe-age.js'
 
-/** A connection that does not last so long is a failed attempt. */
-const minAgeMs = 500
 /** A standby connection is opened so long before the one in use is too old, at most a third of its age. */
 const maxLeadMs = 2_000
 /** How long the server may take to close its side of a connection. */
@@ -13,7 +11,7 @@ const closeTimeoutMs = 2_000
 const firstRetryMs = 1_000
 const maxRetryMs = 60_000
 const maxJitter = 1.5
-/** An outage is over when nothing has failed for so long. */
+/** How long nothing must fail until an outage counts as over. */
 const minRecoveryMs = 60_000
 /** Token bucket for connections that no request has asked for. */
 const unusedBurst = 20
@@ -147,7 +145,8 @@ export function createStandby(options: StandbyOptions) {
       clock.clearTimeout(connection.timer)
       onReplaced(reason)
       const ageMs = connection.shownAgeMs()
-      if (ageMs < minAgeMs) fail(new Error('The connection was closed at once', { cause }))
+      // It did not last: a failed attempt.
+      if (ageMs < minSafeAgeMs) fail(new Error('The connection was closed at once', { cause }))
       else {
         safeAge.closed(ageMs)
         openNext()
@@ -164,7 +163,7 @@ export function createStandby(options: StandbyOptions) {
   }
 
   function noteLasted(connection: Connection): void {
-    if (connection.shownAgeMs() < minAgeMs) return
+    if (connection.shownAgeMs() < minSafeAgeMs) return
     failures = 0
     if (!isReported || sinceFailureMs() < minRecoveryMs) return
     isReported = false
@@ -230,7 +229,7 @@ export function createStandby(options: StandbyOptions) {
     /** Resolves when the first attempt to connect has ended in any way. */
     firstAttempt,
     open,
-    /** Opens a connection if there is none, at most once per age. Anybody may cause that. */
+    /** Opens a connection if there is none, at most once per age. Any client may cause that. */
     prepare(): void {
       if (isReady() || unusedWaitMs() > 0 || (sincePrepared && sincePrepared() < maxAgeMs)) return
       sincePrepared = startStopwatch(clock)
